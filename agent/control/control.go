@@ -1,0 +1,245 @@
+// Package control holds the types of the agent's control API and a client for
+// it. The API is HTTP with JSON on a Unix socket that only the agent's own user
+// may open; the tray, the command line and the tests use nothing else.
+//
+// The package is plain Go and imports nothing else of Kortti, so that a front
+// end can be built without cgo and without a PKCS#11 module.
+package control
+
+import "time"
+
+// Status is the answer to GET /v1/status.
+type Status struct {
+	Version string `json:"version"`
+	PID     int    `json:"pid"`
+	// Uptime is in whole seconds.
+	Uptime   int64      `json:"uptime"`
+	Proxy    string     `json:"proxy"` // host:port that the proxy listens on
+	Cards    []CardLock `json:"cards"`
+	Counters Counters   `json:"counters"`
+}
+
+// CardLock says whether one inserted card is unlocked.
+type CardLock struct {
+	Card  string `json:"card"`
+	Label string `json:"label"`
+	State State  `json:"state"`
+}
+
+// State is the lock state of a card.
+type State string
+
+// The lock states of a card. LockNotConfirmed means that the signer has ended
+// but that the card did not confirm the reset: it should be pulled out.
+const (
+	Locked           State = "locked"
+	Unlocked         State = "unlocked"
+	LockNotConfirmed State = "lock-not-confirmed"
+)
+
+// Counters are totals since the agent started.
+type Counters struct {
+	Signatures        uint64 `json:"signatures"`
+	SignaturesAvoided uint64 `json:"signatures_avoided"`
+	Prompts           uint64 `json:"prompts"`
+	HandshakesFull    uint64 `json:"handshakes_full"`
+	HandshakesResumed uint64 `json:"handshakes_resumed"`
+	Requests          uint64 `json:"requests"`
+	UpstreamErrors    uint64 `json:"upstream_errors"`
+}
+
+// Cards is the answer to GET /v1/cards.
+type Cards struct {
+	Modules []Module `json:"modules"`
+	Readers []Reader `json:"readers"`
+}
+
+// Module is a PKCS#11 module that the agent uses.
+type Module struct {
+	Path        string `json:"path"`
+	Description string `json:"description,omitempty"`
+	Error       string `json:"error,omitempty"`
+	Hint        string `json:"hint,omitempty"`
+}
+
+// Reader is a slot of a module; Card is nil when it is empty.
+type Reader struct {
+	Name   string `json:"name"`
+	Module string `json:"module"`
+	Card   *Card  `json:"card,omitempty"`
+}
+
+// Card is an inserted card as one module shows it.
+type Card struct {
+	ID           string        `json:"id"`
+	Label        string        `json:"label"`
+	Serial       string        `json:"serial"`
+	Manufacturer string        `json:"manufacturer"`
+	Model        string        `json:"model"`
+	State        State         `json:"state"`
+	PIN          PIN           `json:"pin"`
+	Certificates []Certificate `json:"certificates"`
+}
+
+// PIN is what the token says of its PIN (PKCS#11 v2.40, CK_TOKEN_INFO flags).
+type PIN struct {
+	Pad      bool `json:"pad"`
+	CountLow bool `json:"count_low"`
+	FinalTry bool `json:"final_try"`
+	Locked   bool `json:"locked"`
+	Min      int  `json:"min"`
+	Max      int  `json:"max"`
+}
+
+// Certificate is a certificate on a card.
+type Certificate struct {
+	SHA256    string    `json:"sha256"` // of the DER, lower-case hex
+	Subject   string    `json:"subject"`
+	Name      string    `json:"name"` // the person, for showing
+	Issuer    string    `json:"issuer"`
+	Serial    string    `json:"serial"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+	Purpose   string    `json:"purpose"` // authentication, signature, other
+	Key       string    `json:"key"`     // RSA-2048, P-384, …
+	Login     bool      `json:"login"`
+	WhyNot    string    `json:"why_not,omitempty"`
+}
+
+// PromptKind says what a prompt asks for.
+type PromptKind string
+
+// The kinds of prompt.
+const (
+	PromptPIN         PromptKind = "pin"
+	PromptConsent     PromptKind = "consent"
+	PromptCertificate PromptKind = "certificate"
+)
+
+// Prompt is a question to the person. It is bound to a card, a certificate and
+// a lock epoch: a change of either ends it.
+type Prompt struct {
+	ID          string        `json:"id"`
+	Kind        PromptKind    `json:"kind"`
+	Card        string        `json:"card"`
+	CardLabel   string        `json:"card_label"`
+	Certificate string        `json:"certificate,omitempty"` // SHA-256
+	Name        string        `json:"name,omitempty"`        // the person on the certificate
+	Host        string        `json:"host,omitempty"`
+	Program     string        `json:"program,omitempty"`
+	PinPad      bool          `json:"pin_pad"`
+	FinalTry    bool          `json:"final_try"`
+	CountLow    bool          `json:"count_low"`
+	MinPIN      int           `json:"min_pin,omitempty"`
+	MaxPIN      int           `json:"max_pin,omitempty"`
+	Candidates  []Certificate `json:"candidates,omitempty"` // for PromptCertificate
+	Leased      bool          `json:"leased"`
+	Expires     time.Time     `json:"expires"`
+}
+
+// Answer is the body of POST /v1/prompts/{id}. A front end first takes the
+// lease, then sends one answer with the lease token it got.
+type Answer struct {
+	Lease        bool   `json:"lease,omitempty"`
+	LeaseToken   string `json:"lease_token,omitempty"`
+	PIN          Secret `json:"pin,omitempty"`
+	ConfirmFinal bool   `json:"confirm_final,omitempty"`
+	Allow        *bool  `json:"allow,omitempty"`
+	Remember     bool   `json:"remember,omitempty"`
+	Certificate  string `json:"certificate,omitempty"`
+	Cancel       bool   `json:"cancel,omitempty"`
+}
+
+// AnswerResult is the reply to an Answer: the lease token, or how it went.
+type AnswerResult struct {
+	LeaseToken string `json:"lease_token,omitempty"`
+	Done       bool   `json:"done"`
+}
+
+// Event is one event of GET /v1/events. Kind is the SSE event name.
+type Event struct {
+	Kind        EventKind `json:"kind"`
+	Card        string    `json:"card,omitempty"`
+	Certificate string    `json:"certificate,omitempty"`
+	Reason      string    `json:"reason,omitempty"`
+	Host        string    `json:"host,omitempty"`
+	Prompt      *Prompt   `json:"prompt,omitempty"`
+}
+
+// EventKind is the name of an event.
+type EventKind string
+
+// The kinds of event.
+const (
+	EventCard         EventKind = "card"
+	EventPrompt       EventKind = "prompt"
+	EventPromptClosed EventKind = "prompt-closed"
+	EventLock         EventKind = "lock"
+	EventSignature    EventKind = "signature"
+	EventHost         EventKind = "host"
+)
+
+// Host is a listed host: one that the proxy intercepts.
+type Host struct {
+	Name     string `json:"name"`
+	Card     string `json:"card"`    // "auto" or a certificate's SHA-256
+	Consent  string `json:"consent"` // "ask" or "always"
+	Address  string `json:"address,omitempty"`
+	TLSRoots string `json:"tls_roots,omitempty"`
+	// Managed tells that the host is in managed.toml, so that the API may change it.
+	Managed bool `json:"managed"`
+}
+
+// Consent is a remembered permission of a program to use a card at a host.
+type Consent struct {
+	ID      string    `json:"id"`
+	Program string    `json:"program"`
+	Host    string    `json:"host"`
+	Card    string    `json:"card"` // certificate's SHA-256
+	Since   time.Time `json:"since"`
+}
+
+// CardSelection is the body of POST /v1/unlock and /v1/lock; both fields empty
+// means all cards for lock and the only login-capable card for unlock.
+type CardSelection struct {
+	Card        string `json:"card,omitempty"`
+	Certificate string `json:"certificate,omitempty"`
+}
+
+// Root is the local root of one listed host.
+type Root struct {
+	Host     string    `json:"host"`
+	PEM      string    `json:"pem"`
+	SHA256   string    `json:"sha256"`
+	NotAfter time.Time `json:"not_after"`
+}
+
+// Why is the answer to GET /v1/why: what a host asked for and, for every
+// certificate, the rule that kept or dropped it.
+type Why struct {
+	Host          string   `json:"host"`
+	Asked         bool     `json:"asked"`
+	AcceptableCAs []string `json:"acceptable_cas"`
+	Rows          []WhyRow `json:"rows"`
+	Chosen        string   `json:"chosen,omitempty"`
+}
+
+// WhyRow is one certificate's line in a Why.
+type WhyRow struct {
+	Certificate string `json:"certificate"`
+	Subject     string `json:"subject"`
+	Kept        bool   `json:"kept"`
+	Rule        string `json:"rule"`
+}
+
+// AuditRecord is one line of the audit file.
+type AuditRecord struct {
+	Time        time.Time `json:"time"`
+	Decision    string    `json:"decision"` // e.g. "login", "refused", "consent", "unlock", "lock"
+	Host        string    `json:"host,omitempty"`
+	Program     string    `json:"program,omitempty"`
+	PID         int       `json:"pid,omitempty"`
+	Card        string    `json:"card,omitempty"`
+	Certificate string    `json:"certificate,omitempty"`
+	Reason      string    `json:"reason,omitempty"`
+}
