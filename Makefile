@@ -1,0 +1,75 @@
+# Kortti. `make help` lists the targets.
+SHELL := /bin/sh
+GO ?= go
+# gles,x11: the tray's OpenGL ES build for X11 (XWayland too) compiles four
+# times faster than the default of desktop GL with two window systems.
+TRAY_TAGS := gles,x11,migrated_fynedo
+FUZZ_SECONDS ?= 90
+TEST := $(GO) test -race -timeout 15m
+
+CARD   := ./card/... ./softhsm/... ./fineid/... ./tlsclient/...
+PROXY  := ./agent/... ./cmd/kortti/... ./tests/demo/...
+SERVER := ./server/... ./cmd/kortti-server/... ./examples/... ./tests/server/...
+GUI    := ./gui/... ./cmd/kortti-tray/...
+HOUSE  := ./tests/house/... ./tests/rootfs/...
+
+.DEFAULT_GOAL := help
+.PHONY: help demo build tray test test-card test-proxy test-server test-gui lint fuzz soak clean check-go packages-demo packages-test
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: check-go packages-demo ## a test card logs in to a demo server, from end to end (KEEP=1 leaves it running)
+	@echo "Building kortti, kortti-server and the example site ..."
+	@$(MAKE) --no-print-directory build
+	@exec bin/kortti demo $(if $(KEEP),--keep)
+
+build: check-go ## the commands without the tray, into bin/
+	@mkdir -p bin
+	@$(GO) build -o bin/ ./cmd/kortti ./cmd/kortti-server ./examples/relyingparty
+
+tray: check-go packages-test ## the tray app, into bin/
+	@mkdir -p bin
+	@$(GO) build -tags $(TRAY_TAGS) -o bin/ ./cmd/kortti-tray
+
+test: check-go packages-test lint ## everything that must be green: lint, all tests with the race detector, 90 s of fuzzing
+	@$(MAKE) --no-print-directory build
+	$(TEST) $(HOUSE) $(CARD) $(PROXY) $(SERVER)
+	$(MAKE) --no-print-directory test-gui
+	$(MAKE) --no-print-directory fuzz
+
+test-card: check-go packages-test ## cards, test cards, certificates, TLS client
+	$(TEST) $(CARD)
+
+test-proxy: check-go packages-test build ## the agent, its proxy, the command line, the demo
+	$(TEST) $(PROXY)
+
+test-server: check-go packages-test build ## the server, its command, nginx in front of it
+	$(TEST) $(SERVER)
+
+test-gui: check-go packages-test ## the tray, by Fyne's test driver and in a real X server
+	$(TEST) -tags gles,x11 $(GUI)
+
+lint: check-go ## gofmt, go vet, staticcheck
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "not gofmt'ed: $$bad" >&2; exit 1; }
+	$(GO) vet -tags ci ./...
+	$(GO) tool staticcheck -tags ci ./...
+
+fuzz: check-go ## every fuzz target, FUZZ_SECONDS in all
+	@sh tests/setup/fuzz.sh $(FUZZ_SECONDS)
+
+soak: check-go packages-test build ## the long runs: ten times the cycles, ten minutes of fuzzing
+	KORTTI_SOAK=1 $(GO) test -race -timeout 60m -count=10 $(CARD) $(PROXY) $(SERVER)
+	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=600
+
+clean: ## remove what was built here
+	rm -rf bin
+
+check-go:
+	@sh tests/setup/go.sh
+
+packages-demo:
+	@sh tests/setup/packages.sh demo
+
+packages-test:
+	@sh tests/setup/packages.sh test
