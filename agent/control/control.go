@@ -119,26 +119,32 @@ const (
 // Prompt is a question to the person. It is bound to a card, a certificate and
 // a lock epoch: a change of either ends it.
 type Prompt struct {
-	ID          string        `json:"id"`
-	Kind        PromptKind    `json:"kind"`
-	Card        string        `json:"card"`
-	CardLabel   string        `json:"card_label"`
-	Certificate string        `json:"certificate,omitempty"` // SHA-256
-	Name        string        `json:"name,omitempty"`        // the person on the certificate
-	Host        string        `json:"host,omitempty"`
-	Program     string        `json:"program,omitempty"`
-	PinPad      bool          `json:"pin_pad"`
-	FinalTry    bool          `json:"final_try"`
-	CountLow    bool          `json:"count_low"`
-	MinPIN      int           `json:"min_pin,omitempty"`
-	MaxPIN      int           `json:"max_pin,omitempty"`
-	Candidates  []Certificate `json:"candidates,omitempty"` // for PromptCertificate
-	Leased      bool          `json:"leased"`
-	Expires     time.Time     `json:"expires"`
+	ID          string     `json:"id"`
+	Kind        PromptKind `json:"kind"`
+	Card        string     `json:"card"`
+	CardLabel   string     `json:"card_label"`
+	Certificate string     `json:"certificate,omitempty"` // SHA-256
+	Name        string     `json:"name,omitempty"`        // the person on the certificate
+	Host        string     `json:"host,omitempty"`
+	Program     string     `json:"program,omitempty"`
+	PinPad      bool       `json:"pin_pad"`
+	FinalTry    bool       `json:"final_try"`
+	CountLow    bool       `json:"count_low"`
+	MinPIN      int        `json:"min_pin,omitempty"`
+	MaxPIN      int        `json:"max_pin,omitempty"`
+	// Candidates are the certificates to choose from (PromptCertificate) or
+	// those that the program may then use (PromptConsent).
+	Candidates []Certificate `json:"candidates,omitempty"`
+	// Message says why the prompt is shown again, e.g. after a refused PIN.
+	Message string `json:"message,omitempty"`
+	Leased  bool   `json:"leased"`
+	// Expires is when the agent stops waiting for an answer.
+	Expires time.Time `json:"expires"`
 }
 
 // Answer is the body of POST /v1/prompts/{id}. A front end first takes the
-// lease, then sends one answer with the lease token it got.
+// lease, then sends one answer with the lease token it got: a PIN, Allow
+// (consent, and "ready" for a reader's PIN pad), a Certificate or Cancel.
 type Answer struct {
 	Lease        bool   `json:"lease,omitempty"`
 	LeaseToken   string `json:"lease_token,omitempty"`
@@ -190,6 +196,17 @@ type Host struct {
 	Managed bool `json:"managed"`
 }
 
+// Settings is the answer to GET /v1/settings: what the agent runs with.
+type Settings struct {
+	ConfigFile  string   `json:"config_file"`
+	ManagedFile string   `json:"managed_file"`
+	StateDir    string   `json:"state_dir"`
+	Modules     []string `json:"modules"`
+	IdleLock    string   `json:"idle_lock"` // a Go duration; "0s" means never
+	Proxy       string   `json:"proxy"`     // as configured
+	Socket      string   `json:"socket"`
+}
+
 // Consent is a remembered permission of a program to use a card at a host.
 type Consent struct {
 	ID      string    `json:"id"`
@@ -197,6 +214,9 @@ type Consent struct {
 	Host    string    `json:"host"`
 	Card    string    `json:"card"` // certificate's SHA-256
 	Since   time.Time `json:"since"`
+	// Remembered tells that the consent outlives the agent; otherwise it ends
+	// when the card is locked or removed.
+	Remembered bool `json:"remembered"`
 }
 
 // CardSelection is the body of POST /v1/unlock and /v1/lock; both fields empty
