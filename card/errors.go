@@ -1,0 +1,91 @@
+package card
+
+import (
+	"errors"
+	"fmt"
+)
+
+// What can go wrong, for errors.Is. Each has a hint for the person: see [Hint].
+var (
+	ErrNoReader         = errors.New("no card reader")
+	ErrNoCard           = errors.New("no card with this certificate")
+	ErrRemoved          = errors.New("the card was removed")
+	ErrWrongPIN         = errors.New("wrong PIN")
+	ErrFinalTry         = errors.New("the next wrong PIN may lock the card")
+	ErrPINLocked        = errors.New("the PIN is locked")
+	ErrPINCancelled     = errors.New("the PIN entry was cancelled")
+	ErrPINRefusedBefore = errors.New("the card has refused this PIN before")
+	ErrPINLength        = errors.New("the PIN is too short or too long")
+	ErrPINUnusable      = errors.New("the PIN cannot be used as it is")
+	ErrModule           = errors.New("the PKCS#11 module cannot be used")
+	ErrModuleCrashed    = errors.New("the PKCS#11 module crashed")
+	ErrModuleHung       = errors.New("the PKCS#11 module did not answer")
+	ErrMechanism        = errors.New("the card cannot make this kind of signature")
+	ErrNotForLogin      = errors.New("this certificate is not for login")
+	ErrNotAProof        = errors.New("refused to sign: not a TLS client's proof for this host")
+	ErrLocked           = errors.New("the card is locked")
+	ErrLockNotConfirmed = errors.New("the card could not be reset: its lock is not confirmed")
+	ErrClosed           = errors.New("the card manager is closed")
+)
+
+// hints say what the person can do, one sentence each.
+var hints = []struct {
+	err  error
+	text string
+}{
+	{ErrNoReader, "Connect a card reader and check that the smart card service (pcscd) runs."},
+	{ErrNoCard, "Insert the card that holds this certificate."},
+	{ErrRemoved, "Insert the card again and enter its PIN."},
+	{ErrWrongPIN, "Check the PIN and enter it again; too many wrong PINs lock the card."},
+	{ErrFinalTry, "Make sure that the PIN is right, then confirm that you want to use what may be the last try."},
+	{ErrPINLocked, "Unblock the PIN with the card's PUK."},
+	{ErrPINCancelled, "Start again when you want to use the card."},
+	{ErrPINRefusedBefore, "Enter another PIN: this one is wrong, and trying it again would only bring the card nearer to locking."},
+	{ErrPINLength, "Enter a PIN of the length that the card expects."},
+	{ErrPINUnusable, "Activate the card or change its PIN with the card issuer's program first."},
+	{ErrModule, "Install a PKCS#11 module for the card, or correct its path in the configuration."},
+	{ErrModuleCrashed, "Try again; if it happens again, update the card's PKCS#11 module or use another."},
+	{ErrModuleHung, "Try again; if it happens again, take the card out and put it back."},
+	{ErrMechanism, "Use another card or another PKCS#11 module: this pair cannot make the signature that is needed."},
+	{ErrNotForLogin, "Choose the card's authentication certificate."},
+	{ErrNotAProof, "Close the program that asked: it wanted a signature for something else than this login."},
+	{ErrLocked, "Unlock the card with its PIN."},
+	{ErrLockNotConfirmed, "Pull the card out of the reader: another program is holding it."},
+	{ErrClosed, "Start the program again."},
+}
+
+// Error is a failure of a card operation. Err is, or wraps, one of the
+// sentinels of this package, for errors.Is.
+type Error struct {
+	Op       string // what was tried, as in "unlock the card"
+	Function string // the PKCS#11 function that failed, "" if none
+	Code     uint   // its CK_RV
+	Err      error
+	Hint     string // "" means the hint of the sentinel in Err
+}
+
+// Error says what was tried, why it failed and what the module answered.
+func (e *Error) Error() string {
+	if e.Function == "" {
+		return fmt.Sprintf("%s: %v", e.Op, e.Err)
+	}
+	return fmt.Sprintf("%s: %v (%s answered 0x%X)", e.Op, e.Err, e.Function, e.Code)
+}
+
+// Unwrap returns Err.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Hint returns one English sentence that says what the person can do about
+// err, or "" when there is nothing special to do.
+func Hint(err error) string {
+	var e *Error
+	if errors.As(err, &e) && e.Hint != "" {
+		return e.Hint
+	}
+	for _, h := range hints {
+		if errors.Is(err, h.err) {
+			return h.text
+		}
+	}
+	return ""
+}
