@@ -1,0 +1,262 @@
+// Package config reads the agent's configuration: kortti.toml, which a person
+// writes and the program never touches, and managed.toml beside it, which holds
+// the hosts that were listed at run time. It is strict: an unknown key, a value
+// out of range or a file that is named but unusable stops the start. It opens
+// no socket and no card.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/kortti-id/kortti/agent/control"
+)
+
+// Defaults of the configuration file.
+const (
+	DefaultListen   = "127.0.0.1:8079"
+	DefaultIdleLock = 15 * time.Minute
+)
+
+// maxSocketPath is the room in sockaddr_un.sun_path, less the final NUL (unix(7)).
+const maxSocketPath = 107
+
+// Config is a read configuration. It is not changed after Load, except Hosts,
+// which is safe for concurrent use.
+type Config struct {
+	// File is the kortti.toml that was read, or would have been.
+	File    string
+	Card    Card
+	Proxy   Proxy
+	Control Control
+	Hosts   *Hosts
+}
+
+// Card is the [card] table.
+type Card struct {
+	// Modules are paths of PKCS#11 modules, or "auto".
+	Modules []string
+	// IdleLock is how long an unlocked card may go unused; 0 = for ever.
+	IdleLock time.Duration
+}
+
+// Proxy is the [proxy] table.
+type Proxy struct {
+	// Listen is host:port with a literal loopback address; port 0 = any.
+	Listen string
+}
+
+// Control is the [control] table.
+type Control struct {
+	// Socket is the configured path, "" for the default: see Config.Socket.
+	Socket string
+}
+
+// file is kortti.toml as it is written.
+type file struct {
+	Card struct {
+		Modules  []string `toml:"modules"`
+		IdleLock any      `toml:"idle_lock"` // a string, or the number 0
+	} `toml:"card"`
+	Proxy struct {
+		Listen   string `toml:"listen"`
+		Upstream string `toml:"upstream"`
+	} `toml:"proxy"`
+	Control struct {
+		Socket string `toml:"socket"`
+	} `toml:"control"`
+	Host     []fileHost     `toml:"host"`
+	Listener []fileListener `toml:"listener"`
+}
+
+// fileListener is a [[listener]] table: known, but not served yet.
+type fileListener struct {
+	Listen   string `toml:"listen"`
+	Upstream string `toml:"upstream"`
+}
+
+// DefaultFile returns $XDG_CONFIG_HOME/kortti/kortti.toml.
+func DefaultFile() (string, error) {
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", fmt.Errorf("find the configuration directory: %w", err)
+	}
+	return filepath.Join(dir, "kortti", "kortti.toml"), nil
+}
+
+// DefaultState returns $XDG_STATE_HOME/kortti, where roots, consents, choices
+// and the audit file live.
+func DefaultState() (string, error) {
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "kortti"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("find the state directory: %w", err)
+	}
+	return filepath.Join(home, ".local", "state", "kortti"), nil
+}
+
+// Load reads path and the managed.toml beside it. The path "" means the default
+// file, which may be missing; a file that is named must be there.
+func Load(path string) (*Config, error) {
+	named := path != ""
+	if !named {
+		var err error
+		if path, err = DefaultFile(); err != nil {
+			return nil, err
+		}
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil && (named || !errors.Is(err, os.ErrNotExist)) {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	cfg, hosts, err := parse(path, raw)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Hosts, err = loadHosts(path, hosts); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// Socket returns the control socket's path. It is an error of its own, not of
+// Load, because what needs no agent must work without XDG_RUNTIME_DIR.
+func (c *Config) Socket() (string, error) {
+	path := c.Control.Socket
+	if path == "" {
+		var err error
+		if path, err = control.DefaultSocket(); err != nil {
+			return "", err
+		}
+	}
+	if len(path) > maxSocketPath {
+		return "", fmt.Errorf("the control socket's path %q is longer than the system allows (%d bytes); set a shorter [control] socket", path, maxSocketPath)
+	}
+	return path, nil
+}
+
+// parse reads the content of the kortti.toml at path; the files that it names
+// are not opened.
+func parse(path string, raw []byte) (*Config, []fileHost, error) {
+	var f file
+	f.Card.Modules = []string{"auto"}
+	f.Card.IdleLock = DefaultIdleLock.String()
+	f.Proxy.Listen = DefaultListen
+	if err := decode(path, raw, &f); err != nil {
+		return nil, nil, err
+	}
+	cfg := &Config{File: path, Proxy: Proxy{Listen: f.Proxy.Listen}, Control: Control{Socket: f.Control.Socket}}
+	cfg.Card.Modules = f.Card.Modules
+	idle, err := parseIdle(f.Card.IdleLock)
+	cfg.Card.IdleLock = idle
+	problems := []error{err, checkModules(f.Card.Modules), checkLoopback(f.Proxy.Listen)}
+	if f.Control.Socket != "" && !filepath.IsAbs(f.Control.Socket) {
+		problems = append(problems, fmt.Errorf("[control] socket %q must be an absolute path", f.Control.Socket))
+	}
+	if f.Proxy.Upstream != "" {
+		problems = append(problems, fmt.Errorf("[proxy] upstream %q: this version cannot go through another proxy; leave it empty", f.Proxy.Upstream))
+	}
+	if len(f.Listener) > 0 {
+		problems = append(problems, errors.New("[[listener]]: this version has no fixed-upstream listeners; remove the table and use the proxy"))
+	}
+	if err := inFile(path, problems...); err != nil {
+		return nil, nil, err
+	}
+	return cfg, f.Host, nil
+}
+
+// decode reads TOML strictly: every unknown key is an error with file and line.
+func decode(path string, raw []byte, into any) error {
+	err := toml.NewDecoder(strings.NewReader(string(raw))).DisallowUnknownFields().Decode(into)
+	var unknown *toml.StrictMissingError
+	if errors.As(err, &unknown) {
+		var all []error
+		for _, e := range unknown.Errors {
+			row, _ := e.Position()
+			all = append(all, fmt.Errorf("%s:%d: unknown key %q", path, row, strings.Join(e.Key(), ".")))
+		}
+		return errors.Join(all...)
+	}
+	var bad *toml.DecodeError
+	if errors.As(err, &bad) {
+		row, column := bad.Position()
+		key := ""
+		if len(bad.Key()) > 0 {
+			key = strings.Join(bad.Key(), ".") + ": "
+		}
+		return fmt.Errorf("%s:%d:%d: %s%s", path, row, column, key, strings.TrimPrefix(bad.Error(), "toml: "))
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// inFile joins the errors that are not nil and puts the file's name before each.
+func inFile(path string, problems ...error) error {
+	var all []error
+	for _, err := range problems {
+		if err != nil {
+			all = append(all, fmt.Errorf("%s: %w", path, err))
+		}
+	}
+	return errors.Join(all...)
+}
+
+func parseIdle(value any) (time.Duration, error) {
+	switch v := value.(type) {
+	case int64:
+		if v == 0 {
+			return 0, nil
+		}
+	case string:
+		if d, err := time.ParseDuration(v); err == nil && d >= 0 {
+			return d, nil
+		}
+	}
+	return 0, fmt.Errorf(`[card] idle_lock %v: want a time such as "15m", or 0 for never`, value)
+}
+
+func checkModules(modules []string) error {
+	if len(modules) == 0 {
+		return errors.New(`[card] modules is empty: name a PKCS#11 module, or "auto"`)
+	}
+	for _, m := range modules {
+		if m != "auto" && !filepath.IsAbs(m) {
+			return fmt.Errorf(`[card] modules: %q must be an absolute path, or "auto"`, m)
+		}
+	}
+	return nil
+}
+
+// checkLoopback keeps the proxy off the network: whoever reaches it can log in
+// with the card. A name is refused too, because what it means may change.
+func checkLoopback(listen string) error {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return fmt.Errorf("[proxy] listen %q: want ADDRESS:PORT, e.g. %s", listen, DefaultListen)
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil || !addr.Unmap().IsLoopback() {
+		return fmt.Errorf("[proxy] listen %q: only loopback addresses are allowed, e.g. %s", listen, DefaultListen)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("[proxy] listen %q: %q is not a port number", listen, port)
+	}
+	return nil
+}
