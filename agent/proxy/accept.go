@@ -1,0 +1,86 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/kortti-id/kortti/agent/peer"
+)
+
+// accepting lets in connections of the same user only. The check comes before
+// anything is read, so that another user's bytes reach no parser.
+type accepting struct {
+	net.Listener
+	proxy *Proxy
+}
+
+// Accept returns the next connection of the user as a *programConn.
+func (l *accepting) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		tcp, ok := conn.(*net.TCPConn)
+		if !ok {
+			conn.Close()
+			continue
+		}
+		owner, err := l.proxy.cfg.Peer(unmap(tcp.LocalAddr()), unmap(tcp.RemoteAddr()))
+		if err == nil {
+			return &programConn{TCPConn: tcp, peer: owner}, nil
+		}
+		l.proxy.cfg.Log.Warn("connection to the proxy refused", "error", err)
+		l.proxy.running.Go(func() { turnAway(tcp) })
+	}
+}
+
+const turnedAway = "HTTP/1.1 403 Forbidden\r\n" +
+	errorHeader + ": not-your-proxy\r\n" +
+	"Content-Type: text/plain; charset=utf-8\r\n" +
+	"Connection: close\r\n\r\n" +
+	"This proxy serves the programs of one user only.\n"
+
+// turnAway says no and closes. Closing with unread input would reset the
+// connection and could take the answer with it, so a little is read first.
+func turnAway(conn *net.TCPConn) {
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(time.Second))
+	if _, err := io.WriteString(conn, turnedAway); err != nil {
+		return
+	}
+	if conn.CloseWrite() == nil {
+		io.CopyN(io.Discard, conn, 16<<10)
+	}
+}
+
+// programConn is a connection of one of the user's programs.
+type programConn struct {
+	*net.TCPConn
+	peer peer.Peer
+}
+
+type connKey struct{}
+
+// withConn puts the connection in the context of its requests: the only way in
+// which net/http lets a handler know it.
+func withConn(ctx context.Context, c net.Conn) context.Context {
+	if encrypted, ok := c.(*tls.Conn); ok {
+		c = encrypted.NetConn()
+	}
+	return context.WithValue(ctx, connKey{}, c)
+}
+
+// unmap gives the address of one end, in IPv4 form where it is IPv4.
+func unmap(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := tcp.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

@@ -1,0 +1,126 @@
+package proxy
+
+import (
+	"context"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+)
+
+// forwardListed sends a request of a listed host with the card's transport.
+func (p *Proxy) forwardListed(w http.ResponseWriter, r *http.Request, ctx context.Context, to target) {
+	if r.ProtoMajor == 1 {
+		// As with the host itself: the answer may begin before the request's
+		// body has ended. HTTP/2 always can.
+		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+			p.cfg.Log.Debug("no full duplex", "error", err)
+		}
+	}
+	rp := p.reverseProxy(p.cfg.Transport, &url.URL{Scheme: "https", Host: to.authority("443")})
+	rp.ModifyResponse = func(resp *http.Response) error {
+		resp.Header.Del(errorHeader)
+		// Another way to the host would go past the card.
+		resp.Header.Del("Alt-Svc")
+		return nil
+	}
+	rp.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) {
+		if r.Context().Err() != nil {
+			panic(http.ErrAbortHandler) // the program is gone, or the proxy ends
+		}
+		p.explain(w, r, err)
+	}
+	rp.ServeHTTP(w, r.WithContext(ctx))
+}
+
+// explain answers an error of Admit or of the transport.
+func (p *Proxy) explain(w http.ResponseWriter, r *http.Request, err error) {
+	var a answer
+	a.Status, a.Code, a.Message, a.Hint = p.cfg.Explain(err)
+	if a.Status == 0 {
+		a.Status = http.StatusBadGateway
+	}
+	if a.Code == "" {
+		a.Code = "upstream"
+	}
+	a.write(w, r)
+}
+
+// servePlain forwards a request in absolute form. A listed host is never
+// reached with the card over plain HTTP; it is sent to https instead, with
+// method and body kept (308).
+func (p *Proxy) servePlain(w http.ResponseWriter, r *http.Request) {
+	to, err := parseAuthority(r.URL.Host, "80")
+	if err != nil || r.URL.Scheme != "http" || r.URL.User != nil {
+		answer{http.StatusBadRequest, "bad-target", "only http:// URLs with a host are forwarded", "Use CONNECT for https."}.write(w, r)
+		return
+	}
+	if p.isOwnName(to) {
+		loopAnswer.write(w, r)
+		return
+	}
+	secure := to
+	if secure.port == "80" {
+		secure.port = "443"
+	}
+	if _, ok := p.cfg.Hosts.Lookup(secure.host, secure.port); ok {
+		w.Header().Set("Location", "https://"+secure.authority("443")+r.URL.RequestURI())
+		answer{http.StatusPermanentRedirect, "https-only", to.host + " is reached over https only", ""}.write(w, r)
+		return
+	}
+	rp := p.reverseProxy(p.plain, &url.URL{Scheme: "http", Host: to.authority("80")})
+	rp.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) {
+		if r.Context().Err() != nil {
+			panic(http.ErrAbortHandler)
+		}
+		unreachable(to, err).write(w, r)
+	}
+	rp.ServeHTTP(w, r)
+}
+
+// reverseProxy makes a one-request proxy that changes nothing but the
+// hop-by-hop headers (RFC 9110, section 7.6.1) and adds nothing of its own.
+func (p *Proxy) reverseProxy(transport http.RoundTripper, base *url.URL) *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Transport:     transport,
+		FlushInterval: -1,
+		BufferPool:    copyBuffers,
+		ErrorLog:      nil,
+		Rewrite: func(pr *httputil.ProxyRequest) {
+			in, out := pr.In, pr.Out
+			out.URL.Scheme, out.URL.Host = base.Scheme, base.Host
+			// ReverseProxy takes these away; to a host that the program asked
+			// for itself they are the program's to send.
+			out.URL.RawQuery = in.URL.RawQuery
+			for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+				if values, ok := in.Header[name]; ok {
+					out.Header[name] = values
+				}
+			}
+			for name := range out.Header {
+				if strings.HasPrefix(name, "Proxy-") {
+					delete(out.Header, name)
+				}
+			}
+			// The values come after the body, into the map of the request.
+			out.Trailer = in.Trailer
+		},
+	}
+}
+
+// buffers keeps the copy buffers of bodies.
+type buffers struct{ pool sync.Pool }
+
+var copyBuffers = &buffers{}
+
+const copyBufferSize = 32 << 10
+
+func (b *buffers) Get() []byte {
+	if buf, ok := b.pool.Get().(*[copyBufferSize]byte); ok {
+		return buf[:]
+	}
+	return make([]byte, copyBufferSize)
+}
+
+func (b *buffers) Put(buf []byte) { b.pool.Put((*[copyBufferSize]byte)(buf)) }

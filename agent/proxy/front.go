@@ -1,0 +1,87 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+)
+
+// errLoop says that a program has asked the proxy to connect to itself.
+var errLoop = errors.New("the proxy does not connect to itself")
+
+// serveFront answers what comes to the listener: CONNECT, requests in absolute
+// form, and in origin form the PAC file only.
+func (p *Proxy) serveFront(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.Method == http.MethodConnect:
+		p.serveConnect(w, r)
+	case r.URL.IsAbs():
+		p.servePlain(w, r)
+	default:
+		p.servePAC(w, r)
+	}
+}
+
+func (p *Proxy) serveConnect(w http.ResponseWriter, r *http.Request) {
+	to, err := parseConnect(r.RequestURI)
+	if err != nil {
+		answer{http.StatusBadRequest, "bad-target", "CONNECT needs a host name or an IP address, and a port", ""}.write(w, r)
+		return
+	}
+	if p.isOwnName(to) {
+		loopAnswer.write(w, r)
+		return
+	}
+	if _, ok := p.cfg.Hosts.Lookup(to.host, to.port); ok {
+		p.intercept(w, r, to)
+		return
+	}
+	p.tunnel(w, r, to)
+}
+
+var loopAnswer = answer{http.StatusForbidden, "loop", errLoop.Error(), "Ask for the host itself; the proxy's own address is for the proxy setting."}
+
+// isOwnName tells the proxy's address by its name, before anything is dialled.
+func (p *Proxy) isOwnName(t target) bool {
+	return t.isLocalName() && t.port == portOf(p.own)
+}
+
+func portOf(a netip.AddrPort) string {
+	_, port, _ := net.SplitHostPort(a.String()) // an AddrPort always splits
+	return port
+}
+
+// dial dials for hosts that are not listed. Any name can lead to the proxy
+// itself, so what was reached is looked at too.
+func (p *Proxy) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	conn, err := p.cfg.DialTunnel(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	if unmap(conn.RemoteAddr()) == p.own {
+		conn.Close()
+		return nil, errLoop
+	}
+	return conn, nil
+}
+
+// unreachable is the answer to a failed dial.
+func unreachable(to target, err error) answer {
+	if errors.Is(err, errLoop) {
+		return loopAnswer
+	}
+	a := answer{http.StatusBadGateway, "unreachable", "cannot connect to " + to.String(), "Check the name and the network."}
+	var dns *net.DNSError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &dns):
+		a.Message = "cannot find the address of " + to.host
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		a.Status, a.Message = http.StatusGatewayTimeout, "no answer from "+to.String()
+	}
+	return a
+}
