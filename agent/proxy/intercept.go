@@ -98,7 +98,7 @@ func (p *Proxy) serveListed(w http.ResponseWriter, r *http.Request) {
 		answer{http.StatusMisdirectedRequest, "not-listed", conn.to.host + " is not listed any more", "Open a new connection."}.write(w, r)
 		return
 	}
-	ctx, err := p.cfg.Admit(r.Context(), conn.peer, conn.to.host)
+	ctx, err := p.cfg.Admit(r.Context(), conn.peer, conn.to.authority("443"))
 	if err != nil {
 		p.explain(w, r, err)
 		return

@@ -6,8 +6,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"sort"
+	"slices"
 	"strings"
+
+	"github.com/kortti-id/kortti/agent/config"
 )
 
 // pacPath is the one path that the listener answers in origin form.
@@ -31,7 +33,7 @@ func (p *Proxy) servePAC(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Cache-Control", "no-store")
-	fmt.Fprint(w, pacFile(p.cfg.Hosts.Names(), p.own))
+	fmt.Fprint(w, pacFile(p.cfg.Hosts.List(), p.own))
 }
 
 // isOwnHost compares Host with the listener's own address, by number or as
@@ -49,40 +51,33 @@ func isCrossSite(h http.Header) bool {
 
 // pacFile writes the configuration: listed hosts through the proxy and never
 // around it (a browser that went DIRECT could offer a card of its own), all
-// others direct.
-func pacFile(names []string, own netip.AddrPort) string {
-	var exact, domains []string
-	for _, name := range names {
-		t, err := parseAuthority(strings.TrimPrefix(name, "*."), "443")
-		if err != nil {
-			continue
-		}
-		if strings.HasPrefix(name, "*.") {
-			domains = append(domains, "."+t.host)
+// others direct. A port in the list makes no difference here; the proxy itself
+// looks at it.
+func pacFile(hosts []config.Host, own netip.AddrPort) string {
+	var names, domains []string
+	for _, host := range hosts {
+		if domain, ok := strings.CutPrefix(host.Name, "*"); ok {
+			domains = append(domains, domain)
 		} else {
-			exact = append(exact, t.host)
+			names = append(names, host.Name)
 		}
 	}
-	return fmt.Sprintf(`var hosts = %s;
+	return fmt.Sprintf(`var names = %s;
 var domains = %s;
 function FindProxyForURL(url, host) {
-  host = host.toLowerCase().replace(/\.$/, "").replace(/^\[|\]$/g, "");
-  var listed = hosts.indexOf(host) >= 0;
-  for (var i = 0; i < domains.length && !listed; i++) {
-    var end = host.length - domains[i].length;
-    listed = end > 0 && host.indexOf(domains[i], end) === end;
-  }
+  host = host.toLowerCase().replace(/\.$/, "");
+  var dot = host.indexOf(".");
+  var listed = names.indexOf(host) >= 0 ||
+    dot > 0 && domains.indexOf(host.substring(dot)) >= 0;
   return listed ? "PROXY %s" : "DIRECT";
 }
-`, list(exact), list(domains), own)
+`, list(names), list(domains), own)
 }
 
 // list is a JavaScript array of strings; JSON is one, with < and > escaped.
 func list(s []string) string {
-	sort.Strings(s)
-	if s == nil {
-		s = []string{}
-	}
+	s = append([]string{}, s...) // never null
+	slices.Sort(s)
 	b, _ := json.Marshal(s) // strings always encode
 	return string(b)
 }

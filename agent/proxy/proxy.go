@@ -26,6 +26,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kortti-id/kortti/agent/config"
 	"github.com/kortti-id/kortti/agent/peer"
 	"github.com/kortti-id/kortti/agent/roots"
 )
@@ -40,21 +41,14 @@ const (
 	dialTimeout    = 30 * time.Second
 )
 
-// Host is a listed host.
-type Host struct {
-	// Name is the entry as the person listed it: "a.example.fi",
-	// "*.example.fi", or either with a port.
-	Name string
-}
-
-// Hosts are the listed hosts. It must be safe for concurrent use and may change
-// at any time.
+// Hosts are the listed hosts, as *config.Hosts keeps them. It must be safe for
+// concurrent use and may change at any time.
 type Hosts interface {
-	// Lookup finds the entry for a host and port: a lower-case name without a
+	// Lookup finds the entry for a host and a port: a lower-case name without a
 	// final dot, or an IP address without brackets.
-	Lookup(host, port string) (Host, bool)
-	// Names are the Name of all entries.
-	Names() []string
+	Lookup(host, port string) (config.Host, bool)
+	// List gives all entries.
+	List() []config.Host
 }
 
 // Config is what a Proxy needs. Only the fields said to be optional may be left
@@ -71,8 +65,9 @@ type Config struct {
 	Roots     *roots.Store
 	// Peer finds the owner of a connection and refuses other users'.
 	Peer func(local, remote netip.AddrPort) (peer.Peer, error)
-	// Admit is asked before each request to a listed host; host is the name
-	// asked for, without a port. The request is sent with the context that it
+	// Admit is asked before each request to a listed host; host is the one asked
+	// for (not the entry, which may have a star), with its port unless that is
+	// 443. The request is sent with the context that it
 	// returns, which must be made from ctx. An error is answered by Explain.
 	Admit func(ctx context.Context, p peer.Peer, host string) (context.Context, error)
 	// Explain turns an error of Admit or Transport into an answer to the

@@ -8,7 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
+
+	"github.com/kortti-id/kortti/agent/internal/atomicfile"
 )
 
 const (
@@ -54,33 +55,17 @@ func decode(data []byte, host string) (*Root, error) {
 }
 
 // save writes the file of a host. It is there as a whole or not at all.
-func save(file string, root *Root) (err error) {
+func save(file string, root *Root) error {
 	key, err := x509.MarshalPKCS8PrivateKey(root.Leaf.PrivateKey)
 	if err != nil {
-		return fmt.Errorf("cannot write the local root of %s: %w", root.Host, err)
+		return fmt.Errorf("cannot keep the local root of %s: %w", root.Host, err)
 	}
 	data := root.PEM()
 	data = append(data, pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: root.Leaf.Certificate[0]})...)
 	data = append(data, pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: key})...)
 
-	// CreateTemp makes the file for the user alone (0600).
-	tmp, err := os.CreateTemp(filepath.Dir(file), temporary)
-	if err != nil {
-		return fmt.Errorf("cannot write the local root of %s: %w", root.Host, err)
-	}
-	_, err = tmp.Write(data)
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if closeErr := tmp.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), file)
-	}
-	if err != nil {
-		os.Remove(tmp.Name())
-		return fmt.Errorf("cannot write the local root of %s: %w", root.Host, err)
+	if err := atomicfile.Write(file, data); err != nil {
+		return fmt.Errorf("cannot keep the local root of %s: %w", root.Host, err)
 	}
 	return nil
 }

@@ -200,7 +200,7 @@ func (s *Store) Hosts() ([]string, error) {
 
 const (
 	fileSuffix = ".pem"
-	temporary  = ".new-*"
+	temporary  = ".*" + fileSuffix + ".*" // as package atomicfile names them
 )
 
 func (s *Store) file(host string) string {
