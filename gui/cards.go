@@ -1,0 +1,147 @@
+package gui
+
+import (
+	"context"
+	"fmt"
+
+	"fyne.io/fyne/v2"
+	"fyne.io/fyne/v2/container"
+	"fyne.io/fyne/v2/widget"
+
+	"github.com/kortti-id/kortti/agent/control"
+)
+
+// situation is what the tray icon shows, the gravest first.
+type situation int
+
+const (
+	noAgent situation = iota
+	attention
+	noReader
+	noCard
+	ready
+	unlocked
+)
+
+// show draws the cards anew. err is why there is nothing to show.
+func (g *GUI) show(cards control.Cards, err error) {
+	g.list.RemoveAll()
+	g.say("")
+	if err != nil {
+		g.say(g.texts.Error(err))
+	}
+	for _, m := range cards.Modules {
+		if m.Error != "" {
+			g.list.Add(wrapped(fmt.Sprintf("%s: %s. %s", m.Path, m.Error, m.Hint)))
+		}
+	}
+	for _, c := range inserted(cards) {
+		g.list.Add(g.cardView(c))
+	}
+	s := situationOf(cards, err)
+	if len(inserted(cards)) == 0 {
+		g.list.Add(wrapped(g.texts.Situation(s)))
+	}
+	g.showTray(s, cards)
+}
+
+func inserted(cards control.Cards) []control.Card {
+	var all []control.Card
+	for _, r := range cards.Readers {
+		if r.Card != nil {
+			all = append(all, *r.Card)
+		}
+	}
+	return all
+}
+
+func situationOf(cards control.Cards, err error) situation {
+	if err != nil {
+		return noAgent
+	}
+	s := noCard
+	if len(cards.Readers) == 0 {
+		s = noReader
+	}
+	for _, c := range inserted(cards) {
+		switch {
+		case c.State == control.LockNotConfirmed, c.PIN.Locked:
+			return attention
+		case c.State == control.Unlocked:
+			s = unlocked
+		case s != unlocked:
+			s = ready
+		}
+	}
+	return s
+}
+
+// cardView is one card: who it belongs to, its state, what can be done.
+func (g *GUI) cardView(c control.Card) fyne.CanvasObject {
+	var body []fyne.CanvasObject
+	title := c.Label
+	for _, cert := range c.Certificates {
+		if !cert.Login {
+			continue
+		}
+		if cert.Name != "" {
+			title = cert.Name
+		}
+		body = append(body, wrapped(g.texts.Certificate(cert)))
+	}
+	if len(body) == 0 {
+		body = append(body, wrapped(g.texts.NoLogin))
+	}
+	body = append(body, wrapped(g.texts.State(c)))
+	sel := control.CardSelection{Card: c.ID}
+	if c.State == control.Unlocked {
+		body = append(body, widget.NewButton(g.texts.Lock, func() { g.lock(sel) }))
+	} else if !c.PIN.Locked {
+		body = append(body, widget.NewButton(g.texts.Unlock, func() { g.unlock(sel) }))
+	}
+	return widget.NewCard(title, c.Label, container.NewVBox(body...))
+}
+
+func (g *GUI) lock(sel control.CardSelection) {
+	g.do(func(ctx context.Context) error { return g.agent.Lock(ctx, sel) })
+}
+
+// unlock asks the agent for a PIN prompt; it comes as an event and opens its
+// window.
+func (g *GUI) unlock(sel control.CardSelection) {
+	g.do(func(ctx context.Context) error {
+		p, err := g.agent.Unlock(ctx, sel)
+		if err == nil {
+			g.ui(func() { g.openPrompt(p) })
+		}
+		return err
+	})
+}
+
+// showTray sets the icon and the menu, where there is a tray.
+func (g *GUI) showTray(s situation, cards control.Cards) {
+	if g.tray == nil {
+		return
+	}
+	g.tray.SetSystemTrayIcon(icon(s))
+	items := []*fyne.MenuItem{{Label: g.texts.Situation(s), Disabled: true}}
+	for _, c := range inserted(cards) {
+		sel := control.CardSelection{Card: c.ID}
+		switch {
+		case c.State == control.Unlocked:
+			items = append(items, fyne.NewMenuItem(g.texts.Lock+": "+c.Label, func() { g.lock(sel) }))
+		case !c.PIN.Locked:
+			items = append(items, fyne.NewMenuItem(g.texts.Unlock+": "+c.Label, func() { g.unlock(sel) }))
+		}
+	}
+	quit := fyne.NewMenuItem(g.texts.Quit, g.app.Quit)
+	quit.IsQuit = true
+	items = append(items, fyne.NewMenuItemSeparator(), fyne.NewMenuItem(g.texts.Show, g.window.Show), quit)
+	g.tray.SetSystemTrayMenu(fyne.NewMenu("Kortti", items...))
+}
+
+func wrapped(text string) *widget.Label {
+	l := widget.NewLabel(text)
+	l.Wrapping = fyne.TextWrapWord
+	return l
+}

@@ -1,0 +1,432 @@
+package gui
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"image/png"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"fyne.io/fyne/v2"
+	"fyne.io/fyne/v2/test"
+	"fyne.io/fyne/v2/widget"
+
+	"github.com/kortti-id/kortti/agent/control"
+)
+
+const goodPIN = "1234"
+
+// fakeAgent speaks the control API on a real Unix socket, with one card.
+type fakeAgent struct {
+	mu      sync.Mutex
+	cards   control.Cards
+	prompt  *control.Prompt
+	answers []map[string]any // as they came over the wire
+	events  chan control.Event
+	gone    chan struct{} // closed ends the event stream, as when the agent ends
+}
+
+func newFakeAgent(t *testing.T) (*fakeAgent, *control.Client) {
+	t.Helper()
+	a := &fakeAgent{
+		events: make(chan control.Event, 16),
+		gone:   make(chan struct{}),
+		cards: control.Cards{Readers: []control.Reader{{Name: "Reader 0", Card: &control.Card{
+			ID: "card-1", Label: "HENKILOKORTTI", State: control.Locked, PIN: control.PIN{Min: 4, Max: 12},
+			Certificates: []control.Certificate{{
+				SHA256: strings.Repeat("ab", 32), Name: "SPECIMEN-KORTTI LIISA ÅKE", Login: true,
+				Issuer: "CN=Kortti TEST Citizen Certificates - G1E,O=Kortti TEST,C=FI", NotAfter: time.Date(2030, 1, 2, 12, 0, 0, 0, time.UTC),
+			}},
+		}}}},
+	}
+	socket := filepath.Join(t.TempDir(), "agent.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: a.handler()}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = srv.Serve(l) }()
+	c := control.New(socket)
+	t.Cleanup(func() { c.Close(); srv.Close(); <-done })
+	return a, c
+}
+
+func (a *fakeAgent) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/cards", func(w http.ResponseWriter, _ *http.Request) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		_ = json.NewEncoder(w).Encode(a.cards)
+	})
+	mux.HandleFunc("GET /v1/events", func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusOK)
+		w.(http.Flusher).Flush()
+		for {
+			select {
+			case ev := <-a.events:
+				b, _ := json.Marshal(ev)
+				fmt.Fprintf(w, "event: %s\ndata: %s\n\n", ev.Kind, b)
+				w.(http.Flusher).Flush()
+			case <-a.gone:
+				return
+			case <-r.Context().Done():
+				return
+			}
+		}
+	})
+	mux.HandleFunc("POST /v1/unlock", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(a.raise(control.Prompt{ID: "p1", Kind: control.PromptPIN, Card: "card-1", CardLabel: "HENKILOKORTTI", MinPIN: 4}))
+	})
+	mux.HandleFunc("POST /v1/lock", func(w http.ResponseWriter, _ *http.Request) {
+		a.setState(control.Locked)
+		fmt.Fprint(w, "{}")
+	})
+	mux.HandleFunc("POST /v1/prompts/{id}", a.answer)
+	return mux
+}
+
+func (a *fakeAgent) raise(p control.Prompt) control.Prompt {
+	a.mu.Lock()
+	a.prompt = &p
+	a.mu.Unlock()
+	a.events <- control.Event{Kind: control.EventPrompt, Prompt: &p}
+	return p
+}
+
+func (a *fakeAgent) setState(s control.State) {
+	a.mu.Lock()
+	a.cards.Readers[0].Card.State = s
+	a.mu.Unlock()
+	a.events <- control.Event{Kind: control.EventLock}
+}
+
+func (a *fakeAgent) answer(w http.ResponseWriter, r *http.Request) {
+	var m map[string]any
+	if err := json.NewDecoder(r.Body).Decode(&m); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if m["lease"] == true {
+		fmt.Fprint(w, `{"lease_token":"lease-1"}`)
+		return
+	}
+	a.mu.Lock()
+	a.answers = append(a.answers, m)
+	p := a.prompt
+	a.mu.Unlock()
+	if pin, ok := m["pin"]; ok && pin != goodPIN {
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(w, `{"error":{"code":"pin-wrong","message":"wrong PIN"}}`)
+		return
+	}
+	a.events <- control.Event{Kind: control.EventPromptClosed, Prompt: p}
+	if _, ok := m["pin"]; ok {
+		a.setState(control.Unlocked)
+	}
+	fmt.Fprint(w, `{"done":true}`)
+}
+
+func (a *fakeAgent) answered() []map[string]any {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return append([]map[string]any(nil), a.answers...)
+}
+
+// harness runs a GUI on the test's own goroutine: Fyne's test driver has no
+// call thread, so what would run there is queued and run by until.
+type harness struct {
+	*GUI
+	t     *testing.T
+	queue chan func()
+}
+
+func run(t *testing.T, agent Agent, texts Texts) *harness {
+	t.Helper()
+	h := &harness{GUI: New(test.NewTempApp(t), agent, texts), t: t, queue: make(chan func(), 64)}
+	h.ui = func(f func()) { h.queue <- f }
+	stop := h.start(context.Background())
+	t.Cleanup(stop)
+	return h
+}
+
+// until runs what is queued until cond holds.
+func (h *harness) until(what string, cond func() bool) {
+	h.t.Helper()
+	deadline := time.After(10 * time.Second)
+	for !cond() {
+		select {
+		case f := <-h.queue:
+			f()
+		case <-deadline:
+			h.t.Fatalf("waited in vain until %s; the window shows:\n%s", what, strings.Join(shown(h.window.Content()), "\n"))
+		}
+	}
+}
+
+func (h *harness) showing(text string) func() bool {
+	return func() bool { return strings.Contains(strings.Join(shown(h.window.Content()), "\n"), text) }
+}
+
+func (h *harness) prompted() *promptWindow {
+	h.t.Helper()
+	h.until("a prompt opens", func() bool { return len(h.prompts) == 1 })
+	for _, w := range h.prompts {
+		return w
+	}
+	return nil
+}
+
+// shown is every text of a tree of widgets, as a person would read it.
+func shown(o fyne.CanvasObject) (texts []string) {
+	switch o := o.(type) {
+	case *widget.Label:
+		if o.Visible() {
+			texts = append(texts, o.Text)
+		}
+	case *widget.Button:
+		texts = append(texts, "["+o.Text+"]")
+	case *widget.Card:
+		texts = append(texts, o.Title, o.Subtitle)
+		texts = append(texts, shown(o.Content)...)
+	case *widget.Check:
+		texts = append(texts, "( ) "+o.Text)
+	case *fyne.Container:
+		for _, child := range o.Objects {
+			texts = append(texts, shown(child)...)
+		}
+	case fyne.Widget:
+		for _, child := range test.WidgetRenderer(o).Objects() {
+			texts = append(texts, shown(child)...)
+		}
+	}
+	return texts
+}
+
+func button(t *testing.T, o fyne.CanvasObject, text string) *widget.Button {
+	t.Helper()
+	var found *widget.Button
+	var walk func(fyne.CanvasObject)
+	walk = func(o fyne.CanvasObject) {
+		switch o := o.(type) {
+		case *widget.Button:
+			if o.Text == text {
+				found = o
+			}
+		case *widget.Card:
+			walk(o.Content)
+		case *fyne.Container:
+			for _, child := range o.Objects {
+				walk(child)
+			}
+		case fyne.Widget:
+			for _, child := range test.WidgetRenderer(o).Objects() {
+				walk(child)
+			}
+		}
+	}
+	walk(o)
+	if found == nil {
+		t.Fatalf("no button %q among:\n%s", text, strings.Join(shown(o), "\n"))
+	}
+	return found
+}
+
+func TestShowsTheCardAndUnlocksIt(t *testing.T) {
+	agent, client := newFakeAgent(t)
+	h := run(t, client, TextsFor("en"))
+	h.until("the card is shown", h.showing("SPECIMEN-KORTTI LIISA ÅKE"))
+	if !h.showing("Kortti TEST Citizen Certificates - G1E · valid until 2030-01-02")() {
+		t.Errorf("the certificate is not described:\n%s", strings.Join(shown(h.window.Content()), "\n"))
+	}
+	screenshot(t, h.window, "card")
+	test.Tap(button(t, h.window.Content(), "Unlock"))
+	w := h.prompted()
+	test.Type(w.pin, "12 34") // a space is no part of a PIN
+	screenshot(t, w.window, "pin")
+	test.Tap(w.ok)
+	h.until("the card is unlocked", h.showing("Unlocked: programs can log in with it."))
+	if got := agent.answered(); len(got) != 1 || got[0]["pin"] != goodPIN || got[0]["lease_token"] != "lease-1" {
+		t.Errorf("the agent should get one answer with the PIN under the lease, not %v", got)
+	}
+	if len(h.prompts) != 0 {
+		t.Error("the prompt's window is still open")
+	}
+	test.Tap(button(t, h.window.Content(), "Lock"))
+	h.until("the card is locked again", h.showing("Locked."))
+}
+
+func TestWrongPINIsSaidAndSentOnce(t *testing.T) {
+	agent, client := newFakeAgent(t)
+	h := run(t, client, TextsFor("fi"))
+	h.until("the card is shown", h.showing("Lukittu."))
+	test.Tap(button(t, h.window.Content(), "Avaa"))
+	w := h.prompted()
+	test.Type(w.pin, "9999")
+	test.Tap(w.ok)
+	test.Tap(w.ok) // an impatient second click
+	w.pin.OnSubmitted("9999")
+	h.until("the error is said", h.showing("Väärä tunnusluku."))
+	if got := agent.answered(); len(got) != 1 {
+		t.Errorf("one entry should be one answer, not %d", len(got))
+	}
+	if w.pin.Text != "" {
+		t.Error("the PIN stays in the field")
+	}
+}
+
+func TestShortPINIsNotSent(t *testing.T) {
+	agent, client := newFakeAgent(t)
+	h := run(t, client, TextsFor("en"))
+	agent.raise(control.Prompt{ID: "p1", Kind: control.PromptPIN, CardLabel: "HENKILOKORTTI", MinPIN: 4})
+	w := h.prompted()
+	test.Type(w.pin, "123")
+	w.pin.OnSubmitted("123")
+	if !w.ok.Disabled() || len(agent.answered()) != 0 {
+		t.Error("a PIN that is too short was sent")
+	}
+}
+
+func TestFinalTryNeedsConfirmation(t *testing.T) {
+	agent, client := newFakeAgent(t)
+	h := run(t, client, TextsFor("sv"))
+	agent.raise(control.Prompt{ID: "p1", Kind: control.PromptPIN, CardLabel: "HENKILOKORTTI", Host: "tjanst.example.fi", FinalTry: true, MinPIN: 4})
+	w := h.prompted()
+	screenshot(t, w.window, "final-try-sv")
+	test.Type(w.pin, goodPIN)
+	if !w.ok.Disabled() {
+		t.Fatal("the final try can be sent without confirmation")
+	}
+	w.final.SetChecked(true)
+	test.Tap(w.ok)
+	h.until("the answer is there", func() bool { return len(agent.answered()) == 1 })
+	if agent.answered()[0]["confirm_final"] != true {
+		t.Errorf("the confirmation did not arrive: %v", agent.answered())
+	}
+}
+
+func TestEscapeCancels(t *testing.T) {
+	agent, client := newFakeAgent(t)
+	h := run(t, client, TextsFor("en"))
+	agent.raise(control.Prompt{ID: "p1", Kind: control.PromptPIN, CardLabel: "HENKILOKORTTI"})
+	h.prompted().pin.TypedKey(&fyne.KeyEvent{Name: fyne.KeyEscape})
+	h.until("the answer is there", func() bool { return len(agent.answered()) == 1 })
+	if got := agent.answered()[0]; got["cancel"] != true || got["pin"] != nil {
+		t.Errorf("Escape should cancel: %v", got)
+	}
+}
+
+func TestConsentAndChoice(t *testing.T) {
+	agent, client := newFakeAgent(t)
+	h := run(t, client, TextsFor("en"))
+	agent.raise(control.Prompt{ID: "p1", Kind: control.PromptConsent, Program: "/usr/bin/curl", Name: "LIISA", Host: "asiointi.example.fi"})
+	w := h.prompted()
+	if q := strings.Join(shown(w.window.Content()), "\n"); !strings.Contains(q, "/usr/bin/curl wants to use the card of LIISA to log in to asiointi.example.fi.") {
+		t.Errorf("the question does not say who asks for what:\n%s", q)
+	}
+	test.Tap(button(t, w.window.Content(), "Deny"))
+	h.until("the answer is there", func() bool { return len(agent.answered()) == 1 && len(h.prompts) == 0 })
+	if agent.answered()[0]["allow"] != false {
+		t.Errorf("Deny should not allow: %v", agent.answered()[0])
+	}
+
+	two := []control.Certificate{{SHA256: strings.Repeat("01", 32), Name: "A"}, {SHA256: strings.Repeat("02", 32), Name: "B"}}
+	agent.raise(control.Prompt{ID: "p2", Kind: control.PromptCertificate, Host: "asiointi.example.fi", Candidates: two})
+	w = h.prompted()
+	if !w.ok.Disabled() {
+		t.Error("nothing is chosen, yet it can be sent")
+	}
+	w.choice.SetSelected(w.choice.Options[1])
+	test.Tap(w.ok)
+	h.until("the answer is there", func() bool { return len(agent.answered()) == 2 })
+	if agent.answered()[1]["certificate"] != two[1].SHA256 {
+		t.Errorf("the wrong certificate was sent: %v", agent.answered()[1])
+	}
+}
+
+func TestAgentGoesAndComesBack(t *testing.T) {
+	agent, client := newFakeAgent(t)
+	h := run(t, client, TextsFor("en"))
+	h.until("the card is shown", h.showing("SPECIMEN-KORTTI"))
+	agent.raise(control.Prompt{ID: "p1", Kind: control.PromptPIN})
+	h.prompted()
+	agent.mu.Lock()
+	gone := agent.gone
+	agent.mu.Unlock()
+	close(gone)
+	h.until("it says that the agent is gone", h.showing("The agent is not running."))
+	if len(h.prompts) != 0 {
+		t.Error("a prompt stays open without an agent")
+	}
+}
+
+func TestSituations(t *testing.T) {
+	card := func(s control.State, pinLocked bool) control.Cards {
+		return control.Cards{Readers: []control.Reader{{Card: &control.Card{State: s, PIN: control.PIN{Locked: pinLocked}}}}}
+	}
+	for _, tt := range []struct {
+		cards control.Cards
+		err   error
+		want  situation
+	}{
+		{control.Cards{}, control.ErrNotRunning, noAgent},
+		{control.Cards{}, nil, noReader},
+		{control.Cards{Readers: []control.Reader{{}}}, nil, noCard},
+		{card(control.Locked, false), nil, ready},
+		{card(control.Unlocked, false), nil, unlocked},
+		{card(control.LockNotConfirmed, false), nil, attention},
+		{card(control.Locked, true), nil, attention},
+	} {
+		if got := situationOf(tt.cards, tt.err); got != tt.want {
+			t.Errorf("situation of %+v, %v: %d, want %d", tt.cards, tt.err, got, tt.want)
+		}
+		if icon(tt.want).Content() == nil {
+			t.Errorf("situation %d has no icon", tt.want)
+		}
+	}
+}
+
+// Every language must say everything that English says.
+func TestTextsAreWhole(t *testing.T) {
+	en := fmt.Sprintf("%+v", english())
+	for _, locale := range []string{"fi_FI.UTF-8", "sv"} {
+		texts := TextsFor(locale)
+		if fmt.Sprintf("%+v", texts) == en {
+			t.Errorf("%s is English", locale)
+		}
+		for i, s := range texts.situations {
+			if s == "" {
+				t.Errorf("%s: situation %d has no text", locale, i)
+			}
+		}
+		for code := range english().errs {
+			if texts.errs[code] == "" {
+				t.Errorf("%s: the error %s has no text", locale, code)
+			}
+		}
+	}
+}
+
+// screenshot keeps a picture when KORTTI_SCREENSHOTS names a folder.
+func screenshot(t *testing.T, w fyne.Window, name string) {
+	t.Helper()
+	dir := os.Getenv("KORTTI_SCREENSHOTS")
+	if dir == "" {
+		return
+	}
+	f, err := os.Create(filepath.Join(dir, name+".png"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := png.Encode(f, w.Canvas().Capture()); err != nil {
+		t.Fatal(err)
+	}
+}

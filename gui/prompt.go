@@ -1,0 +1,191 @@
+package gui
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"fyne.io/fyne/v2"
+	"fyne.io/fyne/v2/container"
+	"fyne.io/fyne/v2/driver/desktop"
+	"fyne.io/fyne/v2/widget"
+
+	"github.com/kortti-id/kortti/agent/control"
+)
+
+// promptWindow is one open question of the agent.
+type promptWindow struct {
+	gui    *GUI
+	prompt control.Prompt
+	window fyne.Window
+	pin    *pinEntry // nil for other kinds
+	final  *widget.Check
+	choice *widget.RadioGroup // nil for other kinds
+	ok     *widget.Button
+	sent   bool // an answer is under way; a second one is never sent
+}
+
+// openPrompt opens a window for a prompt, once.
+func (g *GUI) openPrompt(p control.Prompt) {
+	if _, open := g.prompts[p.ID]; open {
+		return
+	}
+	w := &promptWindow{gui: g, prompt: p, window: g.app.NewWindow(g.texts.Title(p))}
+	g.prompts[p.ID] = w
+	w.window.SetContent(w.content())
+	w.window.SetCloseIntercept(w.cancel)
+	w.window.Resize(fyne.NewSize(420, 200))
+	w.window.CenterOnScreen()
+	if d, ok := w.window.(desktop.Window); ok {
+		d.RequestAlwaysOnTop()
+	}
+	w.window.Show()
+	w.window.RequestFocus()
+	if w.pin != nil {
+		w.window.Canvas().Focus(w.pin)
+	}
+}
+
+// closePrompt closes the window of a prompt that was answered elsewhere, has
+// expired, or lost its card.
+func (g *GUI) closePrompt(id string) {
+	w, open := g.prompts[id]
+	if !open {
+		return
+	}
+	delete(g.prompts, id)
+	if w.pin != nil {
+		w.pin.SetText("")
+	}
+	w.window.SetCloseIntercept(nil)
+	w.window.Close()
+}
+
+func (g *GUI) closePrompts() {
+	for id := range g.prompts {
+		g.closePrompt(id)
+	}
+}
+
+func (w *promptWindow) content() fyne.CanvasObject {
+	t := w.gui.texts
+	rows := []fyne.CanvasObject{wrapped(t.Question(w.prompt))}
+	if w.prompt.Message != "" {
+		m := wrapped(w.prompt.Message)
+		m.Importance = widget.DangerImportance
+		rows = append([]fyne.CanvasObject{m}, rows...)
+	}
+	cancel := widget.NewButton(t.Cancel, w.cancel)
+	w.ok = widget.NewButton(t.OK, nil)
+	w.ok.Importance = widget.HighImportance
+	switch w.prompt.Kind {
+	case control.PromptPIN:
+		rows = append(rows, w.pinRows()...)
+	case control.PromptConsent:
+		rows = append(rows, w.consentRows()...)
+		cancel.SetText(t.Deny)
+		cancel.OnTapped = func() { w.allow(false, false) }
+	case control.PromptCertificate:
+		rows = append(rows, w.certificateRows()...)
+	}
+	buttons := container.NewHBox(cancel, w.ok)
+	return container.NewPadded(container.NewVBox(append(rows, container.NewBorder(nil, nil, nil, buttons))...))
+}
+
+func (w *promptWindow) pinRows() (rows []fyne.CanvasObject) {
+	t, p := w.gui.texts, w.prompt
+	if p.FinalTry {
+		w.final = widget.NewCheck(t.FinalTry, func(bool) { w.enable() })
+		rows = append(rows, w.final)
+	}
+	if p.PinPad {
+		w.ok.OnTapped = func() { w.allow(true, false) }
+		rows = append(rows, wrapped(t.PinPad))
+		w.enable()
+		return rows
+	}
+	w.pin = newPINEntry(w.submitPIN, w.cancel)
+	w.pin.OnChanged = func(string) { w.enable() }
+	w.ok.OnTapped = w.submitPIN
+	w.enable()
+	return append(rows, w.pin)
+}
+
+// enable lets the answer be sent when the PIN is long enough and a final try
+// has been confirmed.
+func (w *promptWindow) enable() {
+	enough := w.pin == nil || len(w.pin.Text) >= max(1, w.prompt.MinPIN)
+	confirmed := w.final == nil || w.final.Checked
+	if enough && confirmed && !w.sent {
+		w.ok.Enable()
+	} else {
+		w.ok.Disable()
+	}
+}
+
+func (w *promptWindow) submitPIN() {
+	w.enable()
+	if w.ok.Disabled() {
+		return
+	}
+	// Fyne keeps what is typed as a string: the one place where a PIN cannot
+	// be wiped. It is in this process alone, which holds no key and no socket
+	// that listens.
+	pin := control.Secret(w.pin.Text)
+	w.pin.SetText("")
+	w.send(control.Answer{PIN: pin, ConfirmFinal: w.final != nil})
+}
+
+func (w *promptWindow) consentRows() []fyne.CanvasObject {
+	remember := widget.NewCheck(w.gui.texts.Remember, nil)
+	w.ok.SetText(w.gui.texts.Allow)
+	w.ok.OnTapped = func() { w.allow(true, remember.Checked) }
+	return []fyne.CanvasObject{remember}
+}
+
+func (w *promptWindow) allow(yes, remember bool) {
+	w.send(control.Answer{Allow: &yes, Remember: remember, ConfirmFinal: w.final != nil && w.final.Checked})
+}
+
+func (w *promptWindow) certificateRows() []fyne.CanvasObject {
+	var names []string
+	for _, c := range w.prompt.Candidates {
+		names = append(names, w.gui.texts.Candidate(c))
+	}
+	w.choice = widget.NewRadioGroup(names, func(string) { w.ok.Enable() })
+	w.choice.Required = true
+	w.ok.Disable()
+	w.ok.OnTapped = func() {
+		if i := slices.Index(names, w.choice.Selected); i >= 0 {
+			w.send(control.Answer{Certificate: w.prompt.Candidates[i].SHA256, Remember: true})
+		}
+	}
+	return []fyne.CanvasObject{w.choice}
+}
+
+func (w *promptWindow) cancel() { w.send(control.Answer{Cancel: true}) }
+
+// send takes the lease and sends one answer. The window closes when the agent
+// says that the prompt is closed, and at once when it has been cancelled.
+func (w *promptWindow) send(a control.Answer) {
+	if w.sent {
+		return
+	}
+	w.sent = true
+	w.ok.Disable()
+	g, id := w.gui, w.prompt.ID
+	g.do(func(ctx context.Context) error {
+		defer g.ui(func() { g.closePrompt(id) })
+		lease, err := g.agent.Lease(ctx, id)
+		if err != nil {
+			a.PIN.Wipe()
+			return err
+		}
+		a.LeaseToken = lease
+		_, err = g.agent.Answer(ctx, id, a)
+		if a.Cancel && errors.Is(err, &control.Error{Code: control.CodePINCancelled}) {
+			return nil
+		}
+		return err
+	})
+}

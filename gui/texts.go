@@ -1,0 +1,212 @@
+package gui
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/kortti-id/kortti/agent/control"
+)
+
+// Texts are the words of one language. docs/glossary.md says which word stands
+// for what.
+type Texts struct {
+	Unlock, Lock, Show, Quit, OK, Cancel, Allow, Deny string
+	Remember, FinalTry, PinPad, NoLogin               string
+
+	unlock, consent, choose                   string // titles
+	askPIN, askPINFor, askConsent, askChoice  string
+	unknownProgram, validUntil                string
+	locked, unlocked, notConfirmed, pinLocked string
+	countLow                                  string
+	situations                                [unlocked + 1]string
+	errs                                      map[string]string // by code; others come from the agent
+}
+
+// TextsFor returns the texts for a locale such as "fi_FI.UTF-8"; English where
+// there are none.
+func TextsFor(locale string) Texts {
+	switch strings.ToLower(locale[:min(2, len(locale))]) {
+	case "fi":
+		return finnish()
+	case "sv":
+		return swedish()
+	}
+	return english()
+}
+
+// Situation says in a line how things stand.
+func (t Texts) Situation(s situation) string { return t.situations[s] }
+
+// State says how a card stands.
+func (t Texts) State(c control.Card) string {
+	switch {
+	case c.PIN.Locked:
+		return t.pinLocked
+	case c.State == control.LockNotConfirmed:
+		return t.notConfirmed
+	case c.State == control.Unlocked:
+		return t.unlocked
+	case c.PIN.CountLow, c.PIN.FinalTry:
+		return t.locked + " " + t.countLow
+	}
+	return t.locked
+}
+
+// Certificate describes a certificate in a line.
+func (t Texts) Certificate(c control.Certificate) string {
+	return fmt.Sprintf("%s · %s %s", issuerName(c.Issuer), t.validUntil, c.NotAfter.Local().Format(time.DateOnly))
+}
+
+// Candidate describes a certificate among several.
+func (t Texts) Candidate(c control.Certificate) string {
+	return fmt.Sprintf("%s, %s (%s)", c.Name, t.Certificate(c), c.SHA256[:min(8, len(c.SHA256))])
+}
+
+// Title is the title of a prompt's window.
+func (t Texts) Title(p control.Prompt) string {
+	switch p.Kind {
+	case control.PromptConsent:
+		return t.consent
+	case control.PromptCertificate:
+		return t.choose
+	}
+	return t.unlock
+}
+
+// Question is what a prompt asks.
+func (t Texts) Question(p control.Prompt) string {
+	program := p.Program
+	if program == "" {
+		program = t.unknownProgram
+	}
+	who := p.Name
+	if who == "" {
+		who = p.CardLabel
+	}
+	switch {
+	case p.Kind == control.PromptConsent:
+		return fmt.Sprintf(t.askConsent, program, who, p.Host)
+	case p.Kind == control.PromptCertificate:
+		return fmt.Sprintf(t.askChoice, p.Host)
+	case p.Host == "":
+		return fmt.Sprintf(t.askPIN, who)
+	}
+	return fmt.Sprintf(t.askPINFor, program, p.Host, who)
+}
+
+// Error says what went wrong and what to do.
+func (t Texts) Error(err error) string {
+	var ce *control.Error
+	if !errors.As(err, &ce) {
+		return err.Error()
+	}
+	if text, ok := t.errs[ce.Code]; ok {
+		return text
+	}
+	return ce.Error()
+}
+
+// issuerName is the common name in an issuer's distinguished name.
+func issuerName(dn string) string {
+	for part := range strings.SplitSeq(dn, ",") {
+		if cn, ok := strings.CutPrefix(strings.TrimSpace(part), "CN="); ok {
+			return cn
+		}
+	}
+	return dn
+}
+
+func english() Texts {
+	return Texts{
+		Unlock: "Unlock", Lock: "Lock", Show: "Show Kortti", Quit: "Quit", OK: "OK", Cancel: "Cancel",
+		Allow: "Allow", Deny: "Deny", Remember: "Remember this",
+		FinalTry: "I know that this is the last try: a wrong PIN locks the card",
+		PinPad:   "Press OK, then enter the PIN on the card reader.",
+		NoLogin:  "No certificate on this card can log in.",
+		unlock:   "PIN", consent: "May it use your card?", choose: "Which certificate?",
+		askPIN:         "Enter the PIN of the card of %s.",
+		askPINFor:      "%s wants to log in to %s. Enter the PIN of the card of %s.",
+		askConsent:     "%s wants to use the card of %s to log in to %s.",
+		askChoice:      "Which certificate do you use at %s?",
+		unknownProgram: "An unknown program", validUntil: "valid until",
+		locked: "Locked.", unlocked: "Unlocked: programs can log in with it.",
+		notConfirmed: "The card did not confirm that it is locked. Pull it out.",
+		pinLocked:    "The PIN is locked. Unblock it with the PUK code.",
+		countLow:     "A wrong PIN has been entered; few tries are left.",
+		situations: [...]string{noAgent: "The agent is not running.", attention: "The card needs attention.",
+			noReader: "No card reader was found.", noCard: "No card in the reader.", ready: "The card is ready.", unlocked: "The card is unlocked."},
+		errs: map[string]string{
+			control.CodeNotRunning:   "The agent is not running. Start it with: kortti agent",
+			control.CodePINWrong:     "Wrong PIN.",
+			control.CodePINRepeated:  "That PIN was wrong before. The card was not asked again.",
+			control.CodePINCancelled: "Cancelled.",
+			control.CodePINLocked:    "The PIN is locked. Unblock it with the PUK code.",
+			control.CodeNoCard:       "There is no card in the reader.",
+			control.CodeCardRemoved:  "The card was pulled out.",
+		},
+	}
+}
+
+func finnish() Texts {
+	return Texts{
+		Unlock: "Avaa", Lock: "Lukitse", Show: "Näytä Kortti", Quit: "Lopeta", OK: "OK", Cancel: "Peruuta",
+		Allow: "Salli", Deny: "Estä", Remember: "Muista tämä",
+		FinalTry: "Tiedän, että tämä on viimeinen yritys: väärä tunnusluku lukitsee kortin",
+		PinPad:   "Paina OK ja anna tunnusluku kortinlukijalla.",
+		NoLogin:  "Tämän kortin varmenteilla ei voi kirjautua.",
+		unlock:   "Tunnusluku", consent: "Saako korttia käyttää?", choose: "Mikä varmenne?",
+		askPIN:         "Anna kortin tunnusluku. Kortti: %s.",
+		askPINFor:      "%s haluaa kirjautua palveluun %s. Anna kortin tunnusluku. Kortti: %s.",
+		askConsent:     "%s haluaa käyttää korttia (%s) palveluun %s kirjautumiseen.",
+		askChoice:      "Mitä varmennetta käytät palvelussa %s?",
+		unknownProgram: "Tuntematon ohjelma", validUntil: "voimassa",
+		locked: "Lukittu.", unlocked: "Avattu: ohjelmat voivat kirjautua kortilla.",
+		notConfirmed: "Kortti ei vahvistanut lukitusta. Ota kortti pois lukijasta.",
+		pinLocked:    "Tunnusluku on lukittu. Avaa se PUK-koodilla.",
+		countLow:     "Tunnusluku on annettu väärin; yrityksiä on vähän jäljellä.",
+		situations: [...]string{noAgent: "Agentti ei ole käynnissä.", attention: "Kortti vaatii huomiota.",
+			noReader: "Kortinlukijaa ei löydy.", noCard: "Lukijassa ei ole korttia.", ready: "Kortti on valmis.", unlocked: "Kortti on avattu."},
+		errs: map[string]string{
+			control.CodeNotRunning:   "Agentti ei ole käynnissä. Käynnistä se: kortti agent",
+			control.CodePINWrong:     "Väärä tunnusluku.",
+			control.CodePINRepeated:  "Sama tunnusluku oli jo väärä. Korttia ei käytetty uudelleen.",
+			control.CodePINCancelled: "Peruutettu.",
+			control.CodePINLocked:    "Tunnusluku on lukittu. Avaa se PUK-koodilla.",
+			control.CodeNoCard:       "Lukijassa ei ole korttia.",
+			control.CodeCardRemoved:  "Kortti otettiin pois lukijasta.",
+		},
+	}
+}
+
+func swedish() Texts {
+	return Texts{
+		Unlock: "Lås upp", Lock: "Lås", Show: "Visa Kortti", Quit: "Avsluta", OK: "OK", Cancel: "Avbryt",
+		Allow: "Tillåt", Deny: "Neka", Remember: "Kom ihåg detta",
+		FinalTry: "Jag vet att detta är sista försöket: fel PIN-kod låser kortet",
+		PinPad:   "Tryck på OK och ange PIN-koden på kortläsaren.",
+		NoLogin:  "Inget certifikat på kortet kan användas för inloggning.",
+		unlock:   "PIN-kod", consent: "Får kortet användas?", choose: "Vilket certifikat?",
+		askPIN:         "Ange kortets PIN-kod. Kort: %s.",
+		askPINFor:      "%s vill logga in på %s. Ange kortets PIN-kod. Kort: %s.",
+		askConsent:     "%s vill använda kortet (%s) för att logga in på %s.",
+		askChoice:      "Vilket certifikat använder du på %s?",
+		unknownProgram: "Ett okänt program", validUntil: "giltigt till",
+		locked: "Låst.", unlocked: "Upplåst: program kan logga in med kortet.",
+		notConfirmed: "Kortet bekräftade inte låsningen. Ta ut kortet.",
+		pinLocked:    "PIN-koden är låst. Lås upp den med PUK-koden.",
+		countLow:     "Fel PIN-kod har angetts; få försök återstår.",
+		situations: [...]string{noAgent: "Agenten är inte igång.", attention: "Kortet kräver uppmärksamhet.",
+			noReader: "Ingen kortläsare hittades.", noCard: "Inget kort i läsaren.", ready: "Kortet är klart.", unlocked: "Kortet är upplåst."},
+		errs: map[string]string{
+			control.CodeNotRunning:   "Agenten är inte igång. Starta den: kortti agent",
+			control.CodePINWrong:     "Fel PIN-kod.",
+			control.CodePINRepeated:  "Samma PIN-kod var fel förut. Kortet användes inte igen.",
+			control.CodePINCancelled: "Avbrutet.",
+			control.CodePINLocked:    "PIN-koden är låst. Lås upp den med PUK-koden.",
+			control.CodeNoCard:       "Det finns inget kort i läsaren.",
+			control.CodeCardRemoved:  "Kortet togs ut.",
+		},
+	}
+}
