@@ -23,7 +23,13 @@ const Limit = 256 << 10
 // prefixSize is the size of the two big-endian lengths before header and body.
 const prefixSize = 8
 
-// Role is what a child is for; it is its only argument.
+// Argument is a child's first argument; its role is the second and last.
+const Argument = "kortti-card-child"
+
+// Descriptor is the child's end of the socket pair.
+const Descriptor = 3
+
+// Role is what a child is for.
 type Role string
 
 // The roles of children.

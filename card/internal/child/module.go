@@ -1,0 +1,197 @@
+package child
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/kortti-id/kortti/card/internal/wire"
+	"github.com/miekg/pkcs11"
+)
+
+// module is an initialised PKCS#11 module.
+type module struct {
+	*pkcs11.Ctx
+	library *library
+}
+
+// load makes the library at path ready and returns its own description.
+func load(path string) (*module, string, error) {
+	lib, err := open(path)
+	if err != nil {
+		return nil, "", err
+	}
+	ctx := pkcs11.New(path)
+	if ctx == nil {
+		return nil, "", &wire.Fault{Kind: wire.NoModule, Text: fmt.Sprintf("load %s: the dynamic linker refused it", path)}
+	}
+	if err := ctx.Initialize(); err != nil {
+		return nil, "", failed("C_Initialize", err)
+	}
+	info, err := ctx.GetInfo()
+	if err != nil {
+		return nil, "", failed("C_GetInfo", err)
+	}
+	description := fmt.Sprintf("%s (%s) %d.%d", trim(info.LibraryDescription), trim(info.ManufacturerID),
+		info.LibraryVersion.Major, info.LibraryVersion.Minor)
+	return &module{Ctx: ctx, library: lib}, description, nil
+}
+
+// finalize lets the module clean up; the process ends right after it.
+func (m *module) finalize() { _ = m.Finalize() }
+
+// slots lists all slots. A slot whose token cannot be read is listed without.
+func (m *module) slots() ([]wire.SlotInfo, error) {
+	ids, err := m.slotList()
+	if err != nil {
+		return nil, failed("C_GetSlotList", err)
+	}
+	slots := make([]wire.SlotInfo, 0, len(ids))
+	for _, id := range ids {
+		info, err := m.GetSlotInfo(id)
+		if err != nil {
+			continue // it went away in between
+		}
+		slot := wire.SlotInfo{ID: id, Description: trim(info.SlotDescription), Present: info.Flags&pkcs11.CKF_TOKEN_PRESENT != 0}
+		if slot.Present {
+			if token, err := m.tokenInfo(id); err == nil {
+				slot.Token = *token
+			}
+		}
+		slots = append(slots, slot)
+	}
+	return slots, nil
+}
+
+// slotListTries is enough for a few readers that arrive at once.
+const slotListTries = 5
+
+// slotList asks again where a reader arrived between the two C_GetSlotList
+// calls that miekg makes (measured: 5 of 40 insertions).
+func (m *module) slotList() (ids []uint, err error) {
+	for range slotListTries {
+		if ids, err = m.GetSlotList(false); !errors.Is(err, pkcs11.Error(pkcs11.CKR_BUFFER_TOO_SMALL)) {
+			return ids, err
+		}
+	}
+	return ids, err
+}
+
+// tokenInfo reads CK_TOKEN_INFO.
+func (m *module) tokenInfo(slot uint) (*wire.TokenInfo, error) {
+	info, err := m.GetTokenInfo(slot)
+	if err != nil {
+		return nil, failed("C_GetTokenInfo", err)
+	}
+	return &wire.TokenInfo{
+		Label: trim(info.Label), Manufacturer: trim(info.ManufacturerID), Model: trim(info.Model), Serial: trim(info.SerialNumber),
+		Flags: info.Flags, MinPIN: info.MinPinLen, MaxPIN: info.MaxPinLen,
+	}, nil
+}
+
+// token reads the token in a slot with its certificates and mechanisms. It
+// needs no PIN.
+func (m *module) token(slot uint) (*wire.TokenInfo, error) {
+	token, err := m.tokenInfo(slot)
+	if err != nil {
+		return nil, err
+	}
+	if token.Mechanisms, err = m.mechanisms(slot); err != nil {
+		return nil, err
+	}
+	// A read-only session: some tokens are write-protected and refuse others.
+	session, err := m.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION)
+	if err != nil {
+		return nil, failed("C_OpenSession", err)
+	}
+	defer m.CloseSession(session)
+	token.Certificates, err = m.certificates(session)
+	return token, err
+}
+
+// mechanisms returns what a slot's token can do of the mechanisms we know.
+func (m *module) mechanisms(slot uint) ([]uint, error) {
+	list, err := m.GetMechanismList(slot)
+	if err != nil {
+		return nil, failed("C_GetMechanismList", err)
+	}
+	var known []uint
+	for _, mechanism := range list {
+		switch mechanism.Mechanism {
+		case pkcs11.CKM_RSA_PKCS, pkcs11.CKM_RSA_PKCS_PSS, pkcs11.CKM_RSA_X_509, pkcs11.CKM_ECDSA:
+			known = append(known, mechanism.Mechanism)
+		}
+	}
+	return known, nil
+}
+
+// Bounds on what a token may make us read: a frame must hold it.
+const (
+	maxObjects          = 64
+	maxCertificateBytes = 128 << 10
+)
+
+// certificates reads the token's X.509 certificates; ones that cannot be read
+// are left out.
+func (m *module) certificates(session pkcs11.SessionHandle) ([]wire.Certificate, error) {
+	objects, err := m.find(session, pkcs11.CKO_CERTIFICATE)
+	if err != nil {
+		return nil, err
+	}
+	var certificates []wire.Certificate
+	size := 0
+	for _, object := range objects {
+		der := m.attribute(session, object, pkcs11.CKA_VALUE)
+		if size += len(der); len(der) == 0 || size > maxCertificateBytes {
+			continue
+		}
+		certificates = append(certificates, wire.Certificate{ID: m.attribute(session, object, pkcs11.CKA_ID), DER: der})
+	}
+	return certificates, nil
+}
+
+// find lists a class's objects. It never searches by label: one official
+// Finnish module answers that with CKR_ATTRIBUTE_VALUE_INVALID.
+func (m *module) find(session pkcs11.SessionHandle, class uint) ([]pkcs11.ObjectHandle, error) {
+	if err := m.FindObjectsInit(session, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_CLASS, class)}); err != nil {
+		return nil, failed("C_FindObjectsInit", err)
+	}
+	defer m.FindObjectsFinal(session)
+	var found []pkcs11.ObjectHandle
+	for len(found) < maxObjects {
+		some, _, err := m.FindObjects(session, maxObjects-len(found))
+		if err != nil {
+			return nil, failed("C_FindObjects", err)
+		}
+		if len(some) == 0 {
+			break
+		}
+		found = append(found, some...)
+	}
+	return found, nil
+}
+
+// attribute reads one attribute, alone, so that one which a module does not
+// know spoils no other; nil if it is not there.
+func (m *module) attribute(session pkcs11.SessionHandle, object pkcs11.ObjectHandle, kind uint) []byte {
+	values, err := m.GetAttributeValue(session, object, []*pkcs11.Attribute{pkcs11.NewAttribute(kind, nil)})
+	if err != nil || len(values) != 1 {
+		return nil
+	}
+	return values[0].Value
+}
+
+// failed says which function answered what.
+func failed(function string, err error) error {
+	var code pkcs11.Error
+	if errors.As(err, &code) {
+		return &wire.Fault{Kind: wire.PKCS11, Function: function, Code: uint(code)}
+	}
+	return fmt.Errorf("%s: %w", function, err)
+}
+
+// trim removes padding: spaces by the standard, NULs by some modules.
+func trim(s string) string {
+	s, _, _ = strings.Cut(s, "\x00")
+	return strings.ToValidUTF8(strings.TrimSpace(s), "?")
+}
