@@ -3,7 +3,7 @@
 // have used. It decides nothing about certificates and knows no HTTP.
 //
 //	store := users.New(db, time.Now)
-//	user, created, err := store.Ensure(ctx, "dvv-citizen/99912345R", profile, users.CreateInactive)
+//	user, created, err := store.Ensure(ctx, "dvv-citizen/99912345V", profile, users.CreateInactive)
 //	if err == nil && !user.Active {
 //		// wait for `kortti-server users approve`
 //	}

@@ -15,9 +15,9 @@ import (
 	"github.com/kortti-id/kortti/server/users"
 )
 
-var maija = fineid.Profile{Username: "99912345R", FirstName: "Maija", LastName: "Mäkelä"}
+var maija = fineid.Profile{Username: "99912345V", FirstName: "Maija", LastName: "Mäkelä"}
 
-const maijaKey = "dvv-citizen/99912345R"
+const maijaKey = "dvv-citizen/99912345V"
 
 // clock is a time that the test moves.
 type clock struct{ t atomic.Int64 }
@@ -158,7 +158,7 @@ func TestApproveIsSeenByAnotherOpening(t *testing.T) {
 func TestWhoIsAmbiguous(t *testing.T) {
 	store, _ := newStore(t)
 	ctx := t.Context()
-	for _, key := range []string{maijaKey, "other/99912345R"} {
+	for _, key := range []string{maijaKey, "other/99912345V"} {
 		if _, _, err := store.Ensure(ctx, key, maija, users.CreateInactive); err != nil {
 			t.Fatal(err)
 		}
@@ -166,7 +166,7 @@ func TestWhoIsAmbiguous(t *testing.T) {
 	if _, err := store.Approve(ctx, maija.Username); !errors.Is(err, users.ErrAmbiguous) {
 		t.Errorf("approved one of two: %v", err)
 	}
-	if u, err := store.Approve(ctx, "other/99912345R"); err != nil || u.Key != "other/99912345R" {
+	if u, err := store.Approve(ctx, "other/99912345V"); err != nil || u.Key != "other/99912345V" {
 		t.Errorf("by key: %+v, %v", u, err)
 	}
 	if u, err := store.ByKey(ctx, maijaKey); err != nil || u.Active {

@@ -1,0 +1,141 @@
+package door
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/kortti-id/kortti/server/evidence"
+	"github.com/kortti-id/kortti/server/session"
+	"github.com/kortti-id/kortti/server/users"
+	"github.com/kortti-id/kortti/server/verify"
+)
+
+// visit is what is known about who sends a request.
+type visit struct {
+	evidence  evidence.Evidence
+	presented bool // a certificate came
+	report    verify.Report
+	verified  bool // identity is set
+	identity  verify.Identity
+	known     bool // user is set
+	user      users.User
+	created   bool // the account was made just now
+	loggedIn  bool // session and token are set
+	session   session.Session
+	token     session.Token
+	// code is "" when the person may pass, else the reason why not.
+	code string
+}
+
+// look finds out who sends a request. Sessions that cannot go on are ended here,
+// once and for all. An error means that nothing could be found out.
+func (d *Door) look(r *http.Request, ev evidence.Evidence, presented bool) (visit, error) {
+	ctx := r.Context()
+	v := visit{evidence: ev, presented: presented}
+	sessionless := d.sessionless(r.URL.Path)
+	if !sessionless {
+		if err := d.findSession(r, &v); err != nil {
+			return v, err
+		}
+	}
+	// A session is of use only together with its certificate, so without one
+	// there is nothing more to find out. It goes on: a browser may open one
+	// connection with a card and the next one without.
+	if !presented {
+		v.code = CodeNoCertificate
+		return v, nil
+	}
+	if err := d.identify(ctx, &v); err != nil {
+		return v, err
+	}
+	switch {
+	case v.code != "":
+		d.record(EventRequest, v.code, v)
+	case !v.known:
+		v.code = CodeUnknownUser
+	case !v.user.Active:
+		v.code = CodeInactive
+	}
+	if err := d.endIfOver(ctx, &v); err != nil {
+		return v, err
+	}
+	if v.code == "" && !sessionless && !v.loggedIn {
+		v.code = CodeNoSession
+	}
+	if v.code == "" {
+		return v, d.seen(ctx, v)
+	}
+	return v, nil
+}
+
+func (d *Door) findSession(r *http.Request, v *visit) error {
+	token, ok := session.FromRequest(r)
+	if !ok {
+		return nil
+	}
+	s, err := d.Sessions.Get(r.Context(), token)
+	if errors.Is(err, session.ErrNone) {
+		return nil
+	}
+	v.token, v.session, v.loggedIn = token, s, err == nil
+	return err
+}
+
+// identify verifies the certificate and finds its user.
+func (d *Door) identify(ctx context.Context, v *visit) error {
+	identity, report, err := d.Verifier.Verify(ctx, v.evidence)
+	v.report = report
+	if refusal, ok := errors.AsType[*verify.Refusal](err); ok {
+		v.code = refusal.Code
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	v.identity, v.verified = identity, true
+	u, err := d.Users.ByKey(ctx, identity.Key)
+	if errors.Is(err, users.ErrUnknown) {
+		return nil
+	}
+	v.user, v.known = u, err == nil
+	return err
+}
+
+// endIfOver ends a session that belongs to another certificate or user, to one
+// who may no longer pass, or to a certificate that has been refused. An issuer
+// that cannot be asked ends none: the session waits, and lets nobody in.
+func (d *Door) endIfOver(ctx context.Context, v *visit) error {
+	if !v.loggedIn {
+		return nil
+	}
+	var code string
+	var err error
+	switch {
+	case v.session.Certificate != v.evidence.Fingerprint(),
+		v.verified && (!v.known || v.user.ID != v.session.UserID):
+		code = CodeOtherCertificate
+		err = d.Sessions.End(ctx, v.token)
+	case v.code == verify.CodeRevocationUnknown || v.code == "":
+		return nil
+	case v.known:
+		code = v.code
+		err = d.Sessions.EndUser(ctx, v.user.ID)
+	default:
+		code = v.code
+		err = d.Sessions.EndCertificate(ctx, v.session.Certificate)
+	}
+	v.loggedIn = false
+	d.record(EventSessionEnded, code, *v)
+	return err
+}
+
+// seen notes that the user was here.
+func (d *Door) seen(ctx context.Context, v visit) error {
+	if v.loggedIn {
+		if err := d.Sessions.Touch(ctx, v.token, v.session); err != nil {
+			return err
+		}
+	}
+	return d.Users.Seen(ctx, v.user)
+}
