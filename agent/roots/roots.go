@@ -106,20 +106,30 @@ func Open(dir string, made func(root *Root, renewed bool)) (*Store, error) {
 			return nil, fmt.Errorf("cannot close the directory of the local roots to others: %w", err)
 		}
 	}
-	// What a crash in the middle of a write has left holds a key.
-	unfinished, err := filepath.Glob(filepath.Join(dir, temporary))
-	if err != nil {
-		return nil, fmt.Errorf("cannot use the directory of the local roots: %w", err)
-	}
-	for _, file := range unfinished {
-		if err := os.Remove(file); err != nil {
-			return nil, fmt.Errorf("cannot tidy the directory of the local roots: %w", err)
-		}
+	if err := tidy(dir); err != nil {
+		return nil, fmt.Errorf("cannot tidy the directory of the local roots: %w", err)
 	}
 	if made == nil {
 		made = func(*Root, bool) {}
 	}
 	return &Store{dir: dir, made: made, now: time.Now, cache: map[string]*Root{}}, nil
+}
+
+// tidy removes what a crash in the middle of a write has left: it holds a key.
+func tidy(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if left, _ := filepath.Match(unfinished, e.Name()); !left { // the pattern is a good one
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Get returns the root of a listed host, and makes it where there is none or
@@ -200,7 +210,7 @@ func (s *Store) Hosts() ([]string, error) {
 
 const (
 	fileSuffix = ".pem"
-	temporary  = ".*" + fileSuffix + ".*" // as package atomicfile names them
+	unfinished = ".*" + fileSuffix + ".*" // as package atomicfile names them
 )
 
 func (s *Store) file(host string) string {
