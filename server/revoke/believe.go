@@ -25,17 +25,14 @@ var oidNoCheck = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}
 
 // signatureAlgorithms are those that an answer may be signed with: no SHA-1,
 // and no PSS, whose parameters x509 does not let us hand over.
-var signatureAlgorithms = []struct {
-	oid       asn1.ObjectIdentifier
-	algorithm x509.SignatureAlgorithm
-}{
-	{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, x509.SHA256WithRSA},
-	{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 12}, x509.SHA384WithRSA},
-	{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 13}, x509.SHA512WithRSA},
-	{asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}, x509.ECDSAWithSHA256},
-	{asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 3}, x509.ECDSAWithSHA384},
-	{asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 4}, x509.ECDSAWithSHA512},
-	{asn1.ObjectIdentifier{1, 3, 101, 112}, x509.PureEd25519},
+var signatureAlgorithms = map[string]x509.SignatureAlgorithm{
+	"1.2.840.113549.1.1.11": x509.SHA256WithRSA,
+	"1.2.840.113549.1.1.12": x509.SHA384WithRSA,
+	"1.2.840.113549.1.1.13": x509.SHA512WithRSA,
+	"1.2.840.10045.4.3.2":   x509.ECDSAWithSHA256,
+	"1.2.840.10045.4.3.3":   x509.ECDSAWithSHA384,
+	"1.2.840.10045.4.3.4":   x509.ECDSAWithSHA512,
+	"1.3.101.112":           x509.PureEd25519,
 }
 
 // terms are what a rule demands of an answer.
@@ -45,47 +42,49 @@ type terms struct {
 	noNonce bool
 }
 
-// readAnswer gives the answer to a question if it can be believed, and who
-// signed it. All of RFC 6960 section 3.2 is checked here.
-func readAnswer(der []byte, q question, issuer *x509.Certificate, t terms) (single, string, error) {
+// believed is an answer that has passed every check.
+type believed struct {
+	single
+	by    string    // who signed it
+	until time.Time // how long it may be used
+}
+
+// readAnswer gives the answer to a question if it can be believed. All of RFC
+// 6960 section 3.2 is checked here.
+func readAnswer(der []byte, q question, issuer *x509.Certificate, t terms) (believed, error) {
 	r, err := parseResponse(der)
 	if err != nil {
-		return single{}, "", err
+		return believed{}, err
 	}
 	by, err := r.checkSignature(issuer, t.now)
 	if err != nil {
-		return single{}, "", err
+		return believed{}, err
 	}
 	if err := r.checkNonce(q.nonce, t.noNonce); err != nil {
-		return single{}, "", err
+		return believed{}, err
 	}
 	s, err := r.find(q.id)
 	if err != nil {
-		return single{}, "", err
+		return believed{}, err
 	}
-	if err := r.checkTimes(s, t); err != nil {
-		return single{}, "", err
+	until, err := r.checkTimes(s, t)
+	if err != nil {
+		return believed{}, err
 	}
 	if s.status == statusUnknown {
-		return single{}, "", errUnknown
+		return believed{}, errUnknown
 	}
-	return s, by, nil
+	return believed{s, by, until}, nil
 }
 
 // checkSignature finds out who signed. Only the issuing CA itself and those
 // whom it has appointed speak for it: each of its card holders has a
 // certificate of it as well.
 func (r *response) checkSignature(issuer *x509.Certificate, now time.Time) (string, error) {
-	i := slices.IndexFunc(signatureAlgorithms, func(a struct {
-		oid       asn1.ObjectIdentifier
-		algorithm x509.SignatureAlgorithm
-	}) bool {
-		return a.oid.Equal(r.algorithm)
-	})
-	if i < 0 {
+	algorithm, ok := signatureAlgorithms[r.algorithm.String()]
+	if !ok {
 		return "", fmt.Errorf("signed with algorithm %v, which is not accepted", r.algorithm)
 	}
-	algorithm := signatureAlgorithms[i].algorithm
 	if r.responder.is(issuer) {
 		if err := issuer.CheckSignature(algorithm, r.signed, r.signature); err != nil {
 			return "", errors.New("the signature is not the issuing CA's")
@@ -176,16 +175,22 @@ func (r *response) find(id certID) (single, error) {
 	return single{}, errors.New("it holds more than one answer about the certificate")
 }
 
-func (r *response) checkTimes(s single, t terms) error {
+// checkTimes gives the time until which the answer may be used. Without our
+// nonce, or without an end of its own, its age counts from its making.
+func (r *response) checkTimes(s single, t terms) (time.Time, error) {
+	until := t.now.Add(t.maxAge)
+	if s.nextUpdate.IsZero() || r.nonce == nil {
+		until = s.thisUpdate.Add(t.maxAge)
+	}
+	if !s.nextUpdate.IsZero() && s.nextUpdate.Before(until) {
+		until = s.nextUpdate
+	}
 	latest := t.now.Add(maxSkew)
-	oldest := t.now.Add(-t.maxAge)
 	switch {
 	case s.thisUpdate.After(latest) || r.producedAt.After(latest):
-		return errors.New("it is dated in the future; compare the clocks")
-	case !s.nextUpdate.IsZero() && !s.nextUpdate.After(t.now):
-		return fmt.Errorf("it ended on %s", s.nextUpdate.UTC().Format(time.RFC3339))
-	case (s.nextUpdate.IsZero() || t.noNonce && r.nonce == nil) && s.thisUpdate.Before(oldest):
-		return fmt.Errorf("it is older than %v", t.maxAge)
+		return until, errors.New("it is dated in the future; compare the clocks")
+	case !until.After(t.now):
+		return until, fmt.Errorf("it is stale: it could be used until %s", until.UTC().Format(time.RFC3339))
 	}
-	return nil
+	return until, nil
 }

@@ -20,7 +20,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/url"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -181,15 +181,21 @@ func (c *Client) Check(ctx context.Context, leaf, issuer *x509.Certificate) (ver
 	f := &flight{done: make(chan struct{})}
 	c.flights[k] = f
 	c.mu.Unlock()
-
-	// The question is put to its end although the first who asked may go
-	// away: others wait for the same answer.
-	f.answer, f.err = c.learn(context.WithoutCancel(ctx), k, leaf, issuer)
-	c.mu.Lock()
-	delete(c.flights, k)
-	c.mu.Unlock()
-	close(f.done)
+	c.fly(ctx, f, k, leaf, issuer)
 	return f.answer, f.err
+}
+
+// fly puts a question to its end although the first who asked may go away:
+// others wait for the same answer. Should reading it panic, they are let go
+// with none, which refuses.
+func (c *Client) fly(ctx context.Context, f *flight, k key, leaf, issuer *x509.Certificate) {
+	defer func() {
+		c.mu.Lock()
+		delete(c.flights, k)
+		c.mu.Unlock()
+		close(f.done)
+	}()
+	f.answer, f.err = c.learn(context.WithoutCancel(ctx), k, leaf, issuer)
 }
 
 // learn asks a responder and applies the rule to what comes of it.
@@ -266,20 +272,16 @@ func (c *Client) askOne(ctx context.Context, r *rule, address string, leaf, issu
 	if err != nil {
 		return verify.Answer{}, err
 	}
-	single, by, err := readAnswer(der, question, issuer, terms{now: c.now(), maxAge: r.MaxAge, noNonce: r.NoNonce})
+	found, err := readAnswer(der, question, issuer, terms{now: c.now(), maxAge: r.MaxAge, noNonce: r.NoNonce})
 	if err != nil {
 		return verify.Answer{}, fmt.Errorf("OCSP answer of %s: %w", target.Host, err)
 	}
-	until := c.now().Add(r.MaxAge)
-	if !single.nextUpdate.IsZero() && single.nextUpdate.Before(until) {
-		until = single.nextUpdate
-	}
-	return c.answer(single, by, target, until), nil
+	return c.answer(found, target), nil
 }
 
 // answer puts what the responder said into words.
-func (c *Client) answer(s single, by string, target *url.URL, until time.Time) verify.Answer {
-	a := verify.Answer{Status: verify.Good, Until: until}
+func (c *Client) answer(s believed, target *url.URL) verify.Answer {
+	a := verify.Answer{Status: verify.Good, Until: s.until}
 	word := "good"
 	if s.status == statusRevoked {
 		a.Status, a.RevokedAt, a.Reason = verify.Revoked, s.revokedAt, s.reason
@@ -289,7 +291,7 @@ func (c *Client) answer(s single, by string, target *url.URL, until time.Time) v
 		c.counters.good.Add(1)
 	}
 	a.Detail = fmt.Sprintf("OCSP %s: %s, as of %s, used until %s, signed by %s", target.Host, word,
-		s.thisUpdate.UTC().Format(time.RFC3339), until.UTC().Format(time.RFC3339), by)
+		s.thisUpdate.UTC().Format(time.RFC3339), s.until.UTC().Format(time.RFC3339), s.by)
 	return a
 }
 
@@ -323,14 +325,13 @@ func (c *Client) Warnings() []string {
 			warnings = append(warnings, fmt.Sprintf("revocation of issuer %q is open (%s): revoked cards get in while its responder cannot be reached", issuer, r.Reason))
 		}
 	}
+	slices.Sort(warnings)
 	return warnings
 }
 
-// String names the rules for logs.
-func (c *Client) String() string {
-	var parts []string
-	for issuer, r := range c.rules {
-		parts = append(parts, fmt.Sprintf("%s: %s", issuer, r.Policy))
+// Close closes the connections that are kept open for the next question.
+func (c *Client) Close() {
+	for _, r := range c.rules {
+		r.client.CloseIdleConnections()
 	}
-	return strings.Join(parts, ", ")
 }

@@ -63,12 +63,14 @@ func newRule(r Rule) (*rule, error) {
 		}
 		parsed.hosts[strings.ToLower(host)] = true
 	}
-	parsed.client = newHTTPClient(len(parsed.hosts) > 0)
 	if r.URL != "" {
-		if _, err := parsed.allowed(r.URL); err != nil {
+		u, err := parsed.allowed(r.URL)
+		if err != nil {
 			return nil, err
 		}
+		parsed.hosts[strings.ToLower(u.Host)] = true // named by the owner
 	}
+	parsed.client = newHTTPClient(len(parsed.hosts) > 0)
 	return parsed, nil
 }
 
