@@ -28,7 +28,6 @@ const (
 	Removed       = "removed"
 	Chosen        = "chosen"    // the person chose a certificate for a host
 	Signature     = "signature" // the card proved the person's identity to a host
-	Refused       = "refused"   // a program's request was not let through
 	HostListed    = "host-listed"
 	HostDropped   = "host-dropped"
 )
