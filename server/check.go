@@ -1,0 +1,308 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/kortti-id/kortti/fineid"
+	"github.com/kortti-id/kortti/server/database"
+	"github.com/kortti-id/kortti/server/evidence"
+	"github.com/kortti-id/kortti/server/revoke"
+	"github.com/kortti-id/kortti/server/users"
+	"github.com/kortti-id/kortti/server/verify"
+)
+
+// Problem is something in a configuration that its owner has to know.
+type Problem struct {
+	Key     string // the setting, such as "trust.roots"
+	Text    string // what is wrong and what to do
+	Warning bool   // the server runs all the same
+}
+
+func (p Problem) String() string {
+	if p.Warning {
+		return "warning: " + p.Key + ": " + p.Text
+	}
+	return p.Key + ": " + p.Text
+}
+
+// Problems is an error that lists everything that is wrong at once.
+type Problems []Problem
+
+func (ps Problems) Error() string {
+	var lines []string
+	for _, p := range ps {
+		lines = append(lines, p.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Check opens everything that a configuration names and returns what is wrong
+// with it, warnings included. It makes no file and listens nowhere.
+func Check(c Config) []Problem {
+	c = c.withDefaults()
+	p := &parts{now: time.Now}
+	p.open(c)
+	if c.Listen.HTTPS == "" && c.Listen.HTTP == "" {
+		p.problem("listen", errors.New(`neither https nor http is set; write https = ":8443" with cert and key, or http = "unix:/run/kortti/server.sock" behind a reverse proxy`))
+	}
+	if err := database.Check(context.Background(), c.Users.Store); err != nil {
+		p.problem("users.store", err)
+	}
+	return p.problems
+}
+
+// parts are what a configuration names, opened. What could not be opened is
+// among the problems.
+type parts struct {
+	now      func() time.Time
+	problems Problems
+
+	certificate *tls.Certificate // nil without listen.cert
+	advertised  *x509.CertPool   // the issuing CAs that clients are asked for
+	evidence    *evidence.Reader
+	revocation  *revoke.Client
+	verifier    *verify.Verifier
+	create      users.Create
+}
+
+func (p *parts) problem(key string, err error) {
+	p.problems = append(p.problems, Problem{Key: key, Text: err.Error()})
+}
+
+func (p *parts) warn(key, text string) {
+	p.problems = append(p.problems, Problem{Key: key, Text: text, Warning: true})
+}
+
+// wrong gives the problems that stop a start, nil if there are none.
+func (p *parts) wrong() error {
+	var list Problems
+	for _, problem := range p.problems {
+		if !problem.Warning {
+			list = append(list, problem)
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	return list
+}
+
+func (p *parts) open(c Config) {
+	p.openListen(c.Listen)
+	p.openForwarded(c)
+	p.openTrust(c.Trust)
+	p.openUsers(c.Users)
+	if c.Login.Host != "" {
+		p.problem("login.host", errors.New("a login host of its own is not supported by this version; leave it empty"))
+	}
+}
+
+func (p *parts) openListen(l Listen) {
+	switch {
+	case l.HTTPS != "" && l.HTTP != "":
+		p.problem("listen", errors.New("https and http are both set; keep one"))
+	case l.HTTPS != "" && (l.Cert == "" || l.Key == ""):
+		p.problem("listen.https", errors.New("needs cert and key, the server's own certificate and private key in PEM files"))
+	case (l.Cert == "") != (l.Key == ""):
+		p.problem("listen.cert", errors.New("cert and key must be set together"))
+	}
+	if l.Cert != "" && l.Key != "" {
+		certificate, err := tls.LoadX509KeyPair(l.Cert, l.Key)
+		switch {
+		case err != nil:
+			p.problem("listen.cert", fmt.Errorf("load %s with the key %s: %w", l.Cert, l.Key, err))
+		case p.now().After(certificate.Leaf.NotAfter):
+			p.warn("listen.cert", fmt.Sprintf("the certificate in %s expired on %s; browsers will refuse it", l.Cert, certificate.Leaf.NotAfter.Format(time.DateOnly)))
+			p.certificate = &certificate
+		default:
+			p.certificate = &certificate
+		}
+	}
+	for key, address := range map[string]string{"listen.https": l.HTTPS, "listen.http": l.HTTP, "listen.admin": l.Admin} {
+		if address == "" || key == "listen.http" && strings.HasPrefix(address, "unix:") {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			p.problem(key, fmt.Errorf("%q is not an address with a port such as \"127.0.0.1:8443\" or \":8443\"", address))
+		}
+	}
+	if l.Admin != "" && !loopback(l.Admin) {
+		p.warn("listen.admin", fmt.Sprintf("%s can be reached from other machines, and /metrics asks nobody who they are; use 127.0.0.1", l.Admin))
+	}
+}
+
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+func (p *parts) openForwarded(c Config) {
+	reader, err := evidence.New(evidence.Config{Format: c.Forwarded.Format, Header: c.Forwarded.Header, From: c.Forwarded.From})
+	if err != nil {
+		p.problem("forwarded", err)
+		return
+	}
+	p.evidence = reader
+	for _, warning := range reader.Warnings() {
+		p.warn("forwarded", warning)
+	}
+	if format := c.Forwarded.Format; c.Listen.HTTP != "" && (format == "" || format == evidence.Off) {
+		p.problem("forwarded.format", fmt.Errorf("is off, so no certificate can ever arrive over listen.http; set %q and list the proxy in from", evidence.NginxEscapedPEM))
+	}
+}
+
+func (p *parts) openTrust(t Trust) {
+	roots, rootsRead := p.readCAs("trust.roots", t.Roots)
+	issuing, issuingRead := p.readCAs("trust.issuing", t.Issuing)
+	var purpose fineid.Purpose
+	if err := purpose.UnmarshalText([]byte(t.Purpose)); err != nil {
+		p.problem("trust.purpose", err)
+		return
+	}
+	table, ok := p.issuerTable(t.Issuers)
+	var rules []revoke.Rule
+	for _, r := range t.Revocation {
+		rules = append(rules, revoke.Rule{
+			Issuer: r.Issuer, Policy: revoke.Policy(r.Policy), Grace: time.Duration(r.Grace), Reason: r.Reason,
+			URL: r.URL, Hosts: r.Hosts, NoNonce: r.Nonce != nil && !*r.Nonce, MaxAge: time.Duration(r.MaxAge),
+		})
+	}
+	client, err := revoke.New(revoke.Config{Rules: rules, Now: p.now})
+	if err != nil {
+		p.problem("trust.revocation", err)
+		return
+	}
+	p.revocation = client
+	for _, warning := range client.Warnings() {
+		p.warn("trust.revocation", warning)
+	}
+	if !rootsRead || !issuingRead || !ok {
+		return
+	}
+	p.verifier, err = verify.New(verify.Config{
+		Roots: roots, Issuing: issuing, Pins: t.Pins, Purpose: purpose, Policies: t.Policies,
+		Issuers: table, Revocation: client, Now: p.now,
+	})
+	if err != nil {
+		p.problem("trust", err)
+		return
+	}
+	p.advertised = x509.NewCertPool()
+	// Browsers compare the list with the issuer of the card's certificate, so
+	// issuing CAs belong on it; long lists break them.
+	ask := issuing
+	if len(ask) == 0 {
+		ask = roots
+	}
+	for _, ca := range ask {
+		p.advertised.AddCert(ca)
+	}
+}
+
+func (p *parts) issuerTable(issuers []Issuer) (table *fineid.Table, ok bool) {
+	var rows []fineid.Issuer
+	ok = true
+	for _, i := range issuers {
+		if i.CN == "" || i.Class == fineid.Unknown || i.Family == "" || strings.Contains(i.Family, "/") {
+			p.problem("trust.issuer", fmt.Errorf("issuer %q needs cn, class and family, and a family without a slash", i.CN))
+			ok = false
+		}
+		rows = append(rows, fineid.Issuer{CN: i.CN, Org: i.Organization, Class: i.Class, Family: i.Family})
+	}
+	return fineid.DVV().With(rows...), ok
+}
+
+func (p *parts) openUsers(u Users) {
+	create, err := users.ParseCreate(u.Create)
+	if err != nil {
+		p.problem("users.create", err)
+	}
+	p.create = create
+	if create == users.CreateActive && strings.TrimSpace(u.Reason) == "" {
+		p.problem("users.create", errors.New(`"active" lets in everybody who has a card of a trusted issuer; say why in reason = "…", or use "inactive"`))
+	}
+	if u.Map != "fineid" {
+		p.problem("users.map", fmt.Errorf("%q is not known; use \"fineid\"", u.Map))
+	}
+}
+
+// readCAs reads files of CA certificates, PEM or DER.
+func (p *parts) readCAs(key string, files []string) (cas []*x509.Certificate, ok bool) {
+	ok = true
+	for _, file := range files {
+		found, err := readCAs(file)
+		if err != nil {
+			p.problem(key, err)
+			ok = false
+		}
+		cas = append(cas, found...)
+	}
+	return cas, ok
+}
+
+func readCAs(file string) ([]*x509.Certificate, error) {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read CA certificates: %w", err)
+	}
+	if len(bytes.TrimSpace(content)) == 0 {
+		return nil, fmt.Errorf("%s is empty; put the CA certificates into it, in PEM", file)
+	}
+	cas, err := ParseCertificates(content)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	for i, ca := range cas {
+		if !ca.IsCA {
+			return nil, fmt.Errorf("%s: certificate %d is not that of a CA; a holder's or server's own certificate does not belong here", file, i+1)
+		}
+	}
+	return cas, nil
+}
+
+// ParseCertificates reads one DER certificate, or PEM with nothing but
+// certificates. No certificate at all is an error.
+func ParseCertificates(content []byte) ([]*x509.Certificate, error) {
+	if !bytes.Contains(content, []byte("-----BEGIN ")) {
+		certificate, err := x509.ParseCertificate(content)
+		if err != nil {
+			return nil, errors.New("is not a certificate, neither PEM nor DER")
+		}
+		return []*x509.Certificate{certificate}, nil
+	}
+	var list []*x509.Certificate
+	rest := content
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("holds a PEM block of type %q; only certificates belong here", block.Type)
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d cannot be read: %w", len(list)+1, err)
+		}
+		list = append(list, certificate)
+	}
+	if len(list) == 0 || bytes.Contains(rest, []byte("-----BEGIN ")) {
+		return nil, fmt.Errorf("PEM block %d is broken; the file may have been cut", len(list)+1)
+	}
+	return list, nil
+}

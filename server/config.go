@@ -1,0 +1,205 @@
+package server
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/kortti-id/kortti/fineid"
+)
+
+// Config is the configuration of a Server, by its TOML names. Empty fields of
+// a Config have the defaults that the fields' comments name. Relative paths in
+// a file count from that file's directory, in a Config made by a program from
+// the working directory.
+type Config struct {
+	Listen    Listen    `toml:"listen"`
+	Trust     Trust     `toml:"trust"`
+	Forwarded Forwarded `toml:"forwarded"`
+	Users     Users     `toml:"users"`
+	Login     Login     `toml:"login"`
+	Session   Session   `toml:"session"`
+	Audit     Audit     `toml:"audit"`
+}
+
+// Listen says where the server is reached: HTTPS or HTTP must be set. A program
+// that brings its own http.Server needs neither.
+type Listen struct {
+	HTTPS string `toml:"https"` // "host:port" for native TLS; needs Cert and Key
+	HTTP  string `toml:"http"`  // "unix:PATH" or "host:port" behind a reverse proxy
+	Group string `toml:"group"` // group that may connect to the Unix socket; "" = that of the process
+	Cert  string `toml:"cert"`  // PEM, the server's own certificate with its chain
+	Key   string `toml:"key"`   // PEM
+	Admin string `toml:"admin"` // "host:port" of /metrics; "" = none
+}
+
+// Trust says which certificates are believed.
+type Trust struct {
+	Roots      []string     `toml:"roots"`      // files with trust anchors
+	Issuing    []string     `toml:"issuing"`    // files with intermediates that cards do not send
+	Pins       bool         `toml:"pins"`       // published DVV issuing CAs among Issuing are anchors
+	Purpose    string       `toml:"purpose"`    // "authentication" (default)
+	Policies   []string     `toml:"policies"`   // accepted policy OIDs; empty = any
+	Revocation []Revocation `toml:"revocation"` // none = must, for every issuer
+	Issuers    []Issuer     `toml:"issuer"`     // beside the published ones of DVV
+}
+
+// Revocation is the policy of revocation for one issuing CA; see package revoke.
+type Revocation struct {
+	Issuer string   `toml:"issuer"` // common name, or "*"
+	Policy string   `toml:"policy"` // must (default), grace, open
+	Grace  Duration `toml:"grace"`
+	Reason string   `toml:"reason"`  // needed by open
+	URL    string   `toml:"url"`     // asked in place of the certificate's
+	Hosts  []string `toml:"hosts"`   // may be asked
+	Nonce  *bool    `toml:"nonce"`   // default true
+	MaxAge Duration `toml:"max_age"` // of an answer; default one hour
+}
+
+// Issuer places the certificates of an issuing CA that fineid does not know.
+type Issuer struct {
+	CN           string       `toml:"cn"`
+	Organization string       `toml:"organization"` // "" = any
+	Class        fineid.Class `toml:"class"`
+	Family       string       `toml:"family"` // issuing CAs that number the same people
+}
+
+// Forwarded says which reverse proxies may speak for their clients; see package
+// evidence.
+type Forwarded struct {
+	Format string   `toml:"format"` // off (default), nginx-escaped-pem
+	Header string   `toml:"header"` // default X-SSL-Client-Cert
+	From   []string `toml:"from"`
+}
+
+// Users says where accounts are kept and how they come about.
+type Users struct {
+	Store  string `toml:"store"`  // default sqlite:kortti.db
+	Create string `toml:"create"` // off, inactive (default), active
+	Reason string `toml:"reason"` // needed by active
+	Map    string `toml:"map"`    // fineid (default)
+}
+
+// Login has the paths of the pages.
+type Login struct {
+	URL      string `toml:"url"`      // default /login
+	Redirect string `toml:"redirect"` // default /account
+	Inactive string `toml:"inactive"` // default /inactive
+	Host     string `toml:"host"`     // a login host of its own; only "" so far
+}
+
+// Session has the limits of sessions and the routes that have none.
+type Session struct {
+	Idle        Duration `toml:"idle"`        // default 30m
+	Absolute    Duration `toml:"absolute"`    // default 12h
+	Sessionless []string `toml:"sessionless"` // paths, or trees that end in a slash
+}
+
+// Audit says where decisions are written.
+type Audit struct {
+	File string `toml:"file"` // JSON lines, appended; "" = nowhere
+}
+
+// Duration is a time.Duration that is written like "30m" in TOML.
+type Duration time.Duration
+
+// UnmarshalText reads what time.ParseDuration does; negative times are refused.
+func (d *Duration) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	if err != nil || parsed < 0 {
+		return fmt.Errorf("%q is not a time such as \"30m\" or \"12h\"", text)
+	}
+	*d = Duration(parsed)
+	return nil
+}
+
+// Load reads a configuration file. Unknown keys are errors: a mistyped security
+// setting must not be silently absent.
+func Load(path string) (Config, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("read the configuration: %w", err)
+	}
+	var c Config
+	if err := toml.NewDecoder(bytes.NewReader(content)).DisallowUnknownFields().Decode(&c); err != nil {
+		return Config{}, explainTOML(path, err)
+	}
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return Config{}, fmt.Errorf("find the configuration's directory: %w", err)
+	}
+	c = c.withDefaults()
+	c.resolve(dir)
+	return c, nil
+}
+
+// explainTOML names file, line and key; the decoder's own texts are long.
+func explainTOML(path string, err error) error {
+	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
+		var unknown []error
+		for _, e := range strict.Errors {
+			line, _ := e.Position()
+			unknown = append(unknown, fmt.Errorf("%s:%d: unknown key %s", path, line, strings.Join(e.Key(), ".")))
+		}
+		return errors.Join(unknown...)
+	}
+	if e, ok := errors.AsType[*toml.DecodeError](err); ok {
+		line, _ := e.Position()
+		text := strings.TrimPrefix(e.Error(), "toml: ")
+		if key := strings.Join(e.Key(), "."); key != "" {
+			text = key + ": " + text
+		}
+		return fmt.Errorf("%s:%d: %s", path, line, text)
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+func (c Config) withDefaults() Config {
+	set(&c.Trust.Purpose, fineid.Authentication.String())
+	set(&c.Users.Store, "sqlite:kortti.db")
+	set(&c.Users.Map, "fineid")
+	set(&c.Login.URL, "/login")
+	set(&c.Login.Redirect, "/account")
+	set(&c.Login.Inactive, "/inactive")
+	set(&c.Session.Idle, Duration(30*time.Minute))
+	set(&c.Session.Absolute, Duration(12*time.Hour))
+	return c
+}
+
+func set[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// resolve makes relative paths count from dir.
+func (c *Config) resolve(dir string) {
+	files := []*string{&c.Listen.Cert, &c.Listen.Key, &c.Audit.File}
+	for _, list := range [][]string{c.Trust.Roots, c.Trust.Issuing} {
+		for i := range list {
+			files = append(files, &list[i])
+		}
+	}
+	for _, file := range files {
+		*file = under(dir, *file)
+	}
+	for prefix, field := range map[string]*string{"unix:": &c.Listen.HTTP, "sqlite:": &c.Users.Store} {
+		if path, ok := strings.CutPrefix(*field, prefix); ok {
+			*field = prefix + under(dir, path)
+		}
+	}
+}
+
+func under(dir, path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}

@@ -1,0 +1,69 @@
+package server
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/kortti-id/kortti/server/door"
+)
+
+// counters counts decisions by event and code. Both are from fixed lists, so
+// nobody outside can make it grow.
+type counters struct {
+	mu        sync.Mutex // guards decisions
+	decisions map[[2]string]uint64
+}
+
+func (c *counters) add(event, code string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.decisions == nil {
+		c.decisions = make(map[[2]string]uint64)
+	}
+	c.decisions[[2]string{event, code}]++
+}
+
+func (c *counters) snapshot() map[[2]string]uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.decisions)
+}
+
+// adminHandler serves what is not for the public.
+func (s *Server) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		s.writeMetrics(w)
+	})
+	mux.HandleFunc("GET "+door.HealthPath, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	return mux
+}
+
+// writeMetrics writes the Prometheus text format.
+func (s *Server) writeMetrics(w io.Writer) {
+	fmt.Fprintln(w, "# HELP kortti_server_decisions_total Decisions about requests, by event and reason.")
+	fmt.Fprintln(w, "# TYPE kortti_server_decisions_total counter")
+	decisions := s.counters.snapshot()
+	byName := func(a, b [2]string) int { return strings.Compare(a[0]+" "+a[1], b[0]+" "+b[1]) }
+	for _, k := range slices.SortedFunc(maps.Keys(decisions), byName) {
+		fmt.Fprintf(w, "kortti_server_decisions_total{event=%q,code=%q} %d\n", k[0], k[1], decisions[k])
+	}
+	fmt.Fprintln(w, "# HELP kortti_server_revocation_total Checks for revocation, by what came of them.")
+	fmt.Fprintln(w, "# TYPE kortti_server_revocation_total counter")
+	c := s.parts.revocation.Counters()
+	for _, m := range []struct {
+		result string
+		n      uint64
+	}{
+		{"asked", c.Asked}, {"cached", c.Cached}, {"good", c.Good}, {"revoked", c.Revoked},
+		{"failed", c.Failed}, {"grace", c.Grace}, {"open", c.Open},
+	} {
+		fmt.Fprintf(w, "kortti_server_revocation_total{result=%q} %d\n", m.result, m.n)
+	}
+}

@@ -1,0 +1,160 @@
+// Package server admits people to a web application by the certificate on their
+// card. It is a library for Go programs and, as cmd/kortti-server, a program of
+// its own: it puts evidence, verifier, accounts, sessions and pages together by
+// one configuration, and serves them natively over TLS or behind a reverse proxy.
+//
+//	config, err := server.Load("kortti-server.toml")
+//	srv, err := server.New(ctx, config, server.Options{})
+//	defer srv.Close()
+//	err = srv.ListenAndServe(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+//		user, _ := server.UserFrom(r.Context())
+//		fmt.Fprintln(w, "Hello", user.Name())
+//	}))
+//
+// It fails closed: whatever is wrong with the configuration stops New.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/kortti-id/kortti/fineid"
+	"github.com/kortti-id/kortti/server/database"
+	"github.com/kortti-id/kortti/server/door"
+	"github.com/kortti-id/kortti/server/session"
+	"github.com/kortti-id/kortti/server/users"
+	"github.com/kortti-id/kortti/server/verify"
+)
+
+// User is the account of somebody who has been admitted.
+type User = users.User
+
+// UserFrom returns the user whom the middleware has admitted.
+func UserFrom(ctx context.Context) (User, bool) { return door.UserFrom(ctx) }
+
+// Options are what a program can add to a configuration; all are optional.
+type Options struct {
+	Log *slog.Logger     // nil = slog.Default()
+	Now func() time.Time // nil = time.Now
+	// MapUser makes the names of an account from a verified identity; nil =
+	// as [users] map says.
+	MapUser func(verify.Identity) (fineid.Profile, error)
+}
+
+// Server admits people. It is safe for concurrent use.
+type Server struct {
+	config   Config
+	log      *slog.Logger
+	parts    *parts
+	db       *database.DB
+	door     *door.Door
+	audit    *auditLog
+	counters counters
+
+	main, admin net.Listener // between Listen and the end of ListenAndServe
+}
+
+// New opens everything that the configuration names. An error that says what is
+// wrong with the configuration is of type Problems. The caller closes the Server.
+func New(ctx context.Context, c Config, o Options) (*Server, error) {
+	c = c.withDefaults()
+	set(&o.Log, slog.Default())
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Server{config: c, log: o.Log, parts: &parts{now: o.Now}}
+	s.parts.open(c)
+	if err := s.parts.wrong(); err != nil {
+		return nil, err
+	}
+	for _, warning := range s.parts.problems {
+		s.log.Warn(warning.Text, "setting", warning.Key)
+	}
+	var err error
+	if s.db, err = database.Open(ctx, c.Users.Store); err != nil {
+		return nil, Problems{{Key: "users.store", Text: err.Error()}}
+	}
+	if err := s.furnish(o); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// furnish builds what stands on the database.
+func (s *Server) furnish(o Options) error {
+	c := s.config
+	limits := session.Limits{Idle: time.Duration(c.Session.Idle), Absolute: time.Duration(c.Session.Absolute)}
+	sessions, err := session.New(s.db, limits, o.Now)
+	if err != nil {
+		return Problems{{Key: "session", Text: err.Error()}}
+	}
+	if s.audit, err = openAudit(c.Audit.File); err != nil {
+		return Problems{{Key: "audit.file", Text: err.Error()}}
+	}
+	s.door, err = door.New(door.Config{
+		Evidence: s.parts.evidence, Verifier: s.parts.verifier,
+		Users: users.New(s.db, o.Now), Sessions: sessions,
+		MapUser: o.MapUser, Create: s.parts.create,
+		LoginURL: c.Login.URL, RedirectURL: c.Login.Redirect, InactiveURL: c.Login.Inactive,
+		Sessionless: c.Session.Sessionless,
+		Decided:     s.decided, Ready: s.db.Ready, Now: o.Now, Log: s.log,
+	})
+	if err != nil {
+		return Problems{{Key: "login", Text: err.Error()}}
+	}
+	return nil
+}
+
+// Close closes the database and the audit log. No handler may run any more.
+func (s *Server) Close() error {
+	var errs []error
+	if s.audit != nil {
+		errs = append(errs, s.audit.Close())
+	}
+	return errors.Join(append(errs, s.db.Close())...)
+}
+
+// decided is told of every decision of the door.
+func (s *Server) decided(r door.Record) {
+	s.counters.add(string(r.Event), r.Code)
+	if err := s.audit.Write(r); err != nil {
+		s.log.Error("could not write to the audit log", "error", err)
+	}
+}
+
+// Middleware serves the login pages, /whoami, /healthz and /readyz, and admits
+// active users who have logged in, and nobody else, to next. A program that
+// brings its own http.Server sets its TLSConfig and ConnContext to those of the
+// Server.
+func (s *Server) Middleware(next http.Handler) http.Handler { return s.door.Handler(next) }
+
+// ConnContext is for http.Server.ConnContext. Without it no reverse proxy is
+// trusted.
+func (s *Server) ConnContext(ctx context.Context, c net.Conn) context.Context {
+	return s.parts.evidence.ConnContext(ctx, c)
+}
+
+// TLSConfig is for native TLS: every client is asked for a certificate of the
+// configured issuing CAs, none is refused in the handshake (the person would see
+// a browser error without a reason), and none is believed before the verifier
+// has looked at it. Each call returns a new Config.
+func (s *Server) TLSConfig() *tls.Config {
+	c := &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		ClientAuth: tls.RequestClientCert,
+		ClientCAs:  s.parts.advertised,
+		NextProtos: []string{"h2", "http/1.1"},
+		// A client that first came without a card would resume that session
+		// after the card has been put in, and never be asked again.
+		SessionTicketsDisabled: true,
+	}
+	if s.parts.certificate != nil {
+		c.Certificates = []tls.Certificate{*s.parts.certificate}
+	}
+	return c
+}
