@@ -306,3 +306,25 @@ func ParseCertificates(content []byte) ([]*x509.Certificate, error) {
 	}
 	return list, nil
 }
+
+// Why verifies a certificate (PEM or DER; in PEM others may follow as hints for
+// the chain) by a configuration's trust as it is now, asking its issuer about
+// revocation. The Report says why it is accepted or refused; an error means that
+// there is none.
+func Why(ctx context.Context, c Config, certificate []byte) (verify.Report, error) {
+	p := &parts{now: time.Now}
+	p.openTrust(c.withDefaults().Trust)
+	if err := p.wrong(); err != nil {
+		return verify.Report{}, err
+	}
+	list, err := ParseCertificates(certificate)
+	if err != nil {
+		return verify.Report{}, err
+	}
+	ev := evidence.Evidence{Leaf: list[0].Raw}
+	for _, hint := range list[1:] {
+		ev.Chain = append(ev.Chain, hint.Raw)
+	}
+	_, report, _ := p.verifier.Verify(ctx, ev) // a refusal is in the report, too
+	return report, nil
+}

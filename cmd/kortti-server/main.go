@@ -1,0 +1,194 @@
+// Command kortti-server is the ready-to-run server: it serves the login pages,
+// checks a configuration, explains decisions and manages accounts.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/kortti-id/kortti/server"
+)
+
+const usage = `kortti-server admits people to web services by the certificate on their card.
+
+usage:
+  kortti-server serve  [--config FILE]          run the server until it is interrupted
+  kortti-server check  [--config FILE]          say what is wrong with the configuration
+  kortti-server why    [--config FILE] CERT     say why a certificate (PEM or DER) is let in or not
+  kortti-server users  list [--json]            list the accounts, waiting ones first
+  kortti-server users  approve WHO              let somebody in, by user name or key
+  kortti-server users  deactivate WHO           keep somebody out and end the sessions
+  kortti-server users  roles WHO [ROLE ...]     replace somebody's roles
+  kortti-server version
+
+The configuration is kortti-server.toml unless --config names another file.
+Exit codes: 0 done, 1 failed or refused, 2 wrong use.
+`
+
+// errUsage ends the program with exit code 2; its text is a hint.
+type errUsage string
+
+func (e errUsage) Error() string { return string(e) + "; see kortti-server help" }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			fmt.Fprintln(os.Stderr, "kortti-server:", line)
+		}
+		if _, wrongUse := errors.AsType[errUsage](err); wrongUse {
+			os.Exit(2)
+		}
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	if len(args) == 0 {
+		return errUsage("say what to do: serve, check, why, users or version")
+	}
+	command, args := args[0], args[1:]
+	switch command {
+	case "serve":
+		config, err := load(args, 0)
+		if err != nil {
+			return err
+		}
+		return serve(ctx, config.Config)
+	case "check":
+		config, err := load(args, 0)
+		if err != nil {
+			return err
+		}
+		return check(config, out)
+	case "why":
+		config, err := load(args, 1)
+		if err != nil {
+			return err
+		}
+		return why(ctx, config, out)
+	case "users":
+		return runUsers(ctx, args, out)
+	case "version":
+		_, err := fmt.Fprintln(out, "kortti-server", version())
+		return err
+	case "help", "-h", "-help", "--help":
+		_, err := io.WriteString(out, usage)
+		return err
+	}
+	return errUsage(fmt.Sprintf("there is no command %q", command))
+}
+
+// loaded is a command line with the configuration that it names.
+type loaded struct {
+	server.Config
+	file string
+	args []string
+	json bool
+}
+
+// parse reads the options, which may stand before, between and after the
+// arguments.
+func parse(args []string) (loaded, error) {
+	var l loaded
+	flags := flag.NewFlagSet("kortti-server", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&l.file, "config", "kortti-server.toml", "")
+	flags.BoolVar(&l.json, "json", false, "")
+	for len(args) > 0 {
+		if err := flags.Parse(args); err != nil {
+			return loaded{}, errUsage(err.Error())
+		}
+		if args = flags.Args(); len(args) > 0 {
+			l.args, args = append(l.args, args[0]), args[1:]
+		}
+	}
+	return l, nil
+}
+
+func load(args []string, want int) (loaded, error) {
+	l, err := parse(args)
+	if err != nil {
+		return loaded{}, err
+	}
+	if len(l.args) != want {
+		return loaded{}, errUsage(fmt.Sprintf("%d arguments given, %d wanted", len(l.args), want))
+	}
+	l.Config, err = server.Load(l.file)
+	return l, err
+}
+
+func serve(ctx context.Context, config server.Config) error {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	srv, err := server.New(ctx, config, server.Options{Log: log})
+	if err != nil {
+		return err
+	}
+	if err := srv.Listen(); err != nil {
+		return errors.Join(err, srv.Close())
+	}
+	log.Info("serving", "address", srv.Addr().String())
+	if admin := srv.AdminAddr(); admin != nil {
+		log.Info("serving metrics", "address", admin.String())
+	}
+	return errors.Join(srv.Serve(ctx), srv.Close())
+}
+
+func check(config loaded, out io.Writer) error {
+	var wrong server.Problems
+	for _, problem := range server.Check(config.Config) {
+		if !problem.Warning {
+			wrong = append(wrong, problem)
+			continue
+		}
+		if _, err := fmt.Fprintln(out, problem); err != nil {
+			return err
+		}
+	}
+	if len(wrong) > 0 {
+		return wrong
+	}
+	_, err := fmt.Fprintf(out, "%s: ok\n", config.file)
+	return err
+}
+
+func why(ctx context.Context, config loaded, out io.Writer) error {
+	content, err := os.ReadFile(config.args[0])
+	if err != nil {
+		return fmt.Errorf("read the certificate: %w", err)
+	}
+	report, err := server.Why(ctx, config.Config, content)
+	if problems, ok := errors.AsType[server.Problems](err); ok {
+		return problems
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", config.args[0], err)
+	}
+	for _, step := range report.Steps {
+		if _, err := fmt.Fprintf(out, "%-10s %-22s %s\n", step.Result, step.Check, step.Detail); err != nil {
+			return err
+		}
+	}
+	if report.Code != "" {
+		return fmt.Errorf("%s: %s", report.Decision, report.Code)
+	}
+	_, err = fmt.Fprintln(out, report.Decision)
+	return err
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(unknown)"
+}
