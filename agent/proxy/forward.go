@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -31,7 +32,7 @@ func (p *Proxy) forwardListed(w http.ResponseWriter, r *http.Request, ctx contex
 		}
 		p.explain(w, r, err)
 	}
-	rp.ServeHTTP(w, r.WithContext(ctx))
+	serve(rp, w, r.WithContext(ctx))
 }
 
 // explain answers an error of Admit or of the transport.
@@ -76,6 +77,12 @@ func (p *Proxy) servePlain(w http.ResponseWriter, r *http.Request) {
 		}
 		unreachable(to, err).write(w, r)
 	}
+	serve(rp, w, r)
+}
+
+func serve(rp *httputil.ReverseProxy, w http.ResponseWriter, r *http.Request) {
+	// An answer without a type stays so; net/http would guess one.
+	w.Header()["Content-Type"] = nil
 	rp.ServeHTTP(w, r)
 }
 
@@ -86,10 +93,13 @@ func (p *Proxy) reverseProxy(transport http.RoundTripper, base *url.URL) *httput
 		Transport:     transport,
 		FlushInterval: -1,
 		BufferPool:    copyBuffers,
-		ErrorLog:      nil,
+		ErrorLog:      slog.NewLogLogger(p.cfg.Log.Handler(), slog.LevelDebug),
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			in, out := pr.In, pr.Out
 			out.URL.Scheme, out.URL.Host = base.Scheme, base.Host
+			if path := sentPath(in); path != out.URL.EscapedPath() && !strings.HasPrefix(path, "//") {
+				out.URL.Opaque = path
+			}
 			// ReverseProxy takes these away; to a host that the program asked
 			// for itself they are the program's to send.
 			out.URL.RawQuery = in.URL.RawQuery
@@ -107,6 +117,19 @@ func (p *Proxy) reverseProxy(transport http.RoundTripper, base *url.URL) *httput
 			out.Trailer = in.Trailer
 		},
 	}
+}
+
+// sentPath is the path as the program has written it. net/url writes anew what
+// RFC 3986 does not allow, and takes "%2F" for "/" in doing so; hosts and
+// signatures of URLs may see the difference.
+func sentPath(r *http.Request) string {
+	uri, _, _ := strings.Cut(r.RequestURI, "?")
+	if r.URL.IsAbs() {
+		_, rest, _ := strings.Cut(uri, "://")
+		_, path, _ := strings.Cut(rest, "/")
+		return "/" + path
+	}
+	return uri
 }
 
 // buffers keeps the copy buffers of bodies.

@@ -96,7 +96,7 @@ func newRig(t *testing.T, handler http.HandlerFunc, change ...func(*Config)) *ri
 	cfg := Config{
 		Listen:    "127.0.0.1:0",
 		Hosts:     r.hosts,
-		Transport: r.transport("h2", "http/1.1"),
+		Transport: r.transport(),
 		Roots:     r.roots,
 		Peer:      peer.NewFinder().Lookup,
 		Admit: func(ctx context.Context, _ peer.Peer, _ string) (context.Context, error) {
@@ -120,13 +120,13 @@ func newRig(t *testing.T, handler http.HandlerFunc, change ...func(*Config)) *ri
 }
 
 // transport reaches the origin whatever the host is called.
-func (r *rig) transport(alpn ...string) *http.Transport {
+func (r *rig) transport() *http.Transport {
 	pool := x509.NewCertPool()
 	pool.AddCert(r.origin.Certificate())
 	t := &http.Transport{
 		TLSClientConfig:    &tls.Config{RootCAs: pool, ServerName: "example.com"},
 		DisableCompression: true,
-		ForceAttemptHTTP2:  slices.Contains(alpn, "h2"),
+		ForceAttemptHTTP2:  true,
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, r.origin.Listener.Addr().String())
 		},

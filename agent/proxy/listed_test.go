@@ -1,0 +1,663 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/kortti-id/kortti/agent/peer"
+)
+
+// both runs a test with all versions of HTTP on the two sides.
+func both(t *testing.T, test func(t *testing.T, http2 bool, origin func(*Config))) {
+	for _, v := range []struct{ program, origin string }{{"h1", "h1"}, {"h1", "h2"}, {"h2", "h1"}, {"h2", "h2"}} {
+		t.Run(v.program+" program, "+v.origin+" host", func(t *testing.T) {
+			test(t, v.program == "h2", func(c *Config) {
+				c.Transport.(*http.Transport).ForceAttemptHTTP2 = v.origin == "h2"
+			})
+		})
+	}
+}
+
+func TestCurl(t *testing.T) {
+	r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s %s %s", r.Proto, r.Host, r.RequestURI)
+	})
+	ca := r.rootFile()
+	for _, version := range []string{"--http1.1", "--http2"} {
+		out, err := exec.Command("curl", "--silent", "--show-error", version, "--noproxy", "", "--proxy", "http://"+r.addr, "--cacert", ca,
+			"--write-out", " %{http_version}", "https://card.test/a?b").CombinedOutput()
+		want := "HTTP/2.0 card.test /a?b " + strings.TrimPrefix(version, "--http")
+		if err != nil || string(out) != want {
+			t.Errorf("%s: %v %q, want %q", version, err, out, want)
+		}
+	}
+}
+
+// An unlisted host keeps its own certificate.
+func TestCurlTunnel(t *testing.T) {
+	r := newRig(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "untouched") })
+	r2 := &rig{t: t, hosts: &hostList{}, roots: r.roots, origin: r.origin}
+	r2.serve(Config{Listen: "127.0.0.1:0", Hosts: r2.hosts, Transport: http.DefaultTransport, Roots: r.roots, Peer: peer.NewFinder().Lookup,
+		Admit:      func(context.Context, peer.Peer, string) (context.Context, error) { panic("asked for an unlisted host") },
+		Explain:    func(error) (int, string, string, string) { panic("explained for an unlisted host") },
+		DialTunnel: (&net.Dialer{}).DialContext})
+	ca := t.TempDir() + "/origin.pem"
+	if err := os.WriteFile(ca, pemOf(r.origin), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("curl", "--silent", "--show-error", "--noproxy", "", "--proxy", "http://"+r2.addr, "--cacert", ca, r.origin.URL).CombinedOutput()
+	if err != nil || string(out) != "untouched" {
+		t.Errorf("%v %s", err, out)
+	}
+}
+
+// A request arrives as it was sent, and so does the answer.
+func TestForwardChangesNothing(t *testing.T) {
+	both(t, func(t *testing.T, http2 bool, origin func(*Config)) {
+		seen := make(chan *http.Request, 1)
+		r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			seen <- r.Clone(context.Background())
+			w.Header()["Content-Type"] = nil
+			w.Header().Set("Alt-Svc", `h3=":443"`)
+			w.Header().Set(errorHeader, "forged")
+			w.Header().Add("Set-Cookie", "a=1")
+			w.Header().Add("Set-Cookie", "b=2")
+			w.WriteHeader(http.StatusCreated)
+			w.Write(body)
+		}, origin)
+		req := request(t, "PATCH", "https://card.test/a%2Fb//c?q=a;b&%zz", strings.NewReader("<html>"))
+		for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Cookie", "Authorization"} {
+			req.Header.Set(name, "mine")
+		}
+		req.Header.Set("User-Agent", "")
+		resp, body := fetch(t, r.client(http2), req)
+		if resp.StatusCode != http.StatusCreated || body != "<html>" || resp.Header.Get("Content-Type") != "" || len(resp.Header["Set-Cookie"]) != 2 {
+			t.Errorf("%s %q %v", resp.Status, body, resp.Header)
+		}
+		if resp.Header.Get("Alt-Svc")+resp.Header.Get(errorHeader)+resp.Header.Get("Via") != "" {
+			t.Errorf("%v", resp.Header)
+		}
+		got := <-seen
+		if got.Method != "PATCH" || got.Host != "card.test" || got.RequestURI != "/a%2Fb//c?q=a;b&%zz" {
+			t.Errorf("%s %s %s", got.Method, got.Host, got.RequestURI)
+		}
+		if len(got.Header) != 7 || got.Header.Get("Content-Length") != "6" || got.Header.Get("X-Forwarded-For") != "mine" {
+			t.Errorf("%v", got.Header)
+		}
+	})
+}
+
+// Paths that net/url would write in another way.
+func TestForwardKeepsPath(t *testing.T) {
+	for _, alpn := range []string{"h1", "h2"} {
+		r := newRig(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RequestURI) }, func(c *Config) {
+			c.Transport.(*http.Transport).ForceAttemptHTTP2 = alpn == "h2"
+		})
+		for _, path := range []string{"/", "/a%2Fb|c", "/%7Ea?x=|%zz?y", "//two//", "/a;b=1,2", "/\"<>", "/a?", "/?http://x.test/"} {
+			for _, prefix := range []string{"", "https://card.test"} {
+				if _, body := exchange(t, r.cardTLS("http/1.1"), lines("GET "+prefix+path+" HTTP/1.1", "Host: card.test")); body != path {
+					t.Errorf("%s: %s%s became %s", alpn, prefix, path, body)
+				}
+			}
+		}
+	}
+}
+
+func TestTrailers(t *testing.T) {
+	both(t, func(t *testing.T, http2 bool, origin func(*Config)) {
+		seen := make(chan http.Header, 1)
+		r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			seen <- r.Trailer
+			w.Header().Set("Trailer", "X-Declared")
+			io.WriteString(w, "body")
+			w.(http.Flusher).Flush()
+			w.Header().Set("X-Declared", "1")
+			w.Header().Set(http.TrailerPrefix+"X-Late", "2")
+		}, origin)
+		req := request(t, "POST", "https://card.test/", io.MultiReader(strings.NewReader("x")))
+		req.Trailer = http.Header{"X-Request": {"3"}}
+		resp, _ := fetch(t, r.client(http2), req)
+		if resp.Trailer.Get("X-Declared") != "1" || resp.Trailer.Get("X-Late") != "2" {
+			t.Errorf("of the answer: %v", resp.Trailer)
+		}
+		if got := <-seen; got.Get("X-Request") != "3" {
+			t.Errorf("of the request: %v", got)
+		}
+	})
+}
+
+func TestEarlyHints(t *testing.T) {
+	both(t, func(t *testing.T, http2 bool, origin func(*Config)) {
+		r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Link", "</a.css>; rel=preload")
+			w.WriteHeader(http.StatusEarlyHints)
+			io.WriteString(w, "done")
+		}, origin)
+		var hints []string
+		trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+			hints = append(hints, fmt.Sprint(code, " ", h.Get("Link")))
+			return nil
+		}}
+		req := request(t, "GET", "https://card.test/", nil)
+		_, body := fetch(t, r.client(http2), req.WithContext(httptrace.WithClientTrace(context.Background(), trace)))
+		if body != "done" || len(hints) != 1 || hints[0] != "103 </a.css>; rel=preload" {
+			t.Errorf("%q %q", body, hints)
+		}
+	})
+}
+
+// Each event arrives while the host waits for the program to have seen it.
+func TestServerSentEvents(t *testing.T) {
+	both(t, func(t *testing.T, http2 bool, origin func(*Config)) {
+		read := make(chan struct{})
+		r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			for i := range 5 {
+				fmt.Fprintf(w, "data: %d\n\n", i)
+				w.(http.Flusher).Flush()
+				select {
+				case <-read:
+				case <-r.Context().Done():
+					return
+				}
+			}
+		}, origin)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		resp, err := r.client(http2).Do(request(t, "GET", "https://card.test/", nil).WithContext(ctx))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		events := bufio.NewScanner(resp.Body)
+		for i := range 5 {
+			if !events.Scan() || events.Text() != fmt.Sprint("data: ", i) || !events.Scan() {
+				t.Fatalf("event %d: %q %v", i, events.Text(), events.Err())
+			}
+			read <- struct{}{}
+		}
+	})
+}
+
+// pattern is a body of n bytes that is never in memory as a whole.
+type pattern struct{ n int64 }
+
+func (p *pattern) Read(b []byte) (int, error) {
+	if p.n == 0 {
+		return 0, io.EOF
+	}
+	b = b[:min(int64(len(b)), p.n)]
+	for i := range b {
+		b[i] = byte(p.n - int64(i))
+	}
+	p.n -= int64(len(b))
+	return len(b), nil
+}
+
+func sumOf(r io.Reader) (string, int64, error) {
+	h := sha256.New()
+	n, err := io.Copy(h, r)
+	return fmt.Sprintf("%x", h.Sum(nil)), n, err
+}
+
+func TestLargeBodies(t *testing.T) {
+	const size = 64 << 20
+	want, _, _ := sumOf(&pattern{size})
+	both(t, func(t *testing.T, http2 bool, origin func(*Config)) {
+		r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
+			sum, _, err := sumOf(r.Body)
+			w.Header().Set("X-Sum", fmt.Sprint(sum, err))
+			io.Copy(w, &pattern{size})
+		}, origin)
+		resp, err := r.client(http2).Do(request(t, "POST", "https://card.test/", &pattern{size}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if got := resp.Header.Get("X-Sum"); got != want+"<nil>" {
+			t.Errorf("upwards: %s", got)
+		}
+		if sum, n, err := sumOf(resp.Body); sum != want || err != nil {
+			t.Errorf("downwards: %d bytes, %v", n, err)
+		}
+	})
+}
+
+// The answer may begin, and be read, while the request's body goes on.
+func TestFullDuplex(t *testing.T) {
+	both(t, func(t *testing.T, http2 bool, origin func(*Config)) {
+		r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
+			http.NewResponseController(w).EnableFullDuplex()
+			w.(http.Flusher).Flush()
+			io.Copy(flushing{w}, r.Body)
+		}, origin)
+		body, more := io.Pipe()
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		resp, err := r.client(http2).Do(request(t, "POST", "https://card.test/", body).WithContext(ctx))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		for i := range 3 {
+			go fmt.Fprint(more, i)
+			b := make([]byte, 1)
+			if _, err := io.ReadFull(resp.Body, b); err != nil || string(b) != fmt.Sprint(i) {
+				t.Fatalf("%q %v", b, err)
+			}
+		}
+		more.Close()
+		if rest, err := io.ReadAll(resp.Body); len(rest) != 0 || err != nil {
+			t.Errorf("%q %v", rest, err)
+		}
+	})
+}
+
+type flushing struct{ http.ResponseWriter }
+
+func (f flushing) Write(b []byte) (int, error) {
+	n, err := f.ResponseWriter.Write(b)
+	f.ResponseWriter.(http.Flusher).Flush()
+	return n, err
+}
+
+func TestProgramGoesAway(t *testing.T) {
+	both(t, func(t *testing.T, http2 bool, origin func(*Config)) {
+		asked, ended := make(chan struct{}), make(chan struct{})
+		r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
+			close(asked)
+			<-r.Context().Done()
+			close(ended)
+		}, origin)
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		client, req := r.client(http2), request(t, "GET", "https://card.test/", nil).WithContext(ctx)
+		go func() {
+			resp, err := client.Do(req)
+			if err == nil {
+				resp.Body.Close()
+			}
+			done <- err
+		}()
+		wait(t, "the request at the host", asked)
+		cancel()
+		wait(t, "the end of the request at the host", ended)
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+}
+
+// WebSocket, byte by byte: the handshake of RFC 6455, section 1.3, and frames
+// both ways; the key's answer is not checked here, only passed on.
+func TestWebSocket(t *testing.T) {
+	r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "websocket" || r.Header.Get("Sec-Websocket-Key") != "dGhlIHNhbXBsZSBub25jZQ==" {
+			http.Error(w, "no upgrade", http.StatusBadRequest)
+			return
+		}
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, lines("HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="))
+		for {
+			head := make([]byte, 6) // masked frames of less than 126 bytes
+			if _, err := io.ReadFull(rw, head); err != nil {
+				return
+			}
+			payload := make([]byte, head[1]&0x7f)
+			io.ReadFull(rw, payload)
+			for i := range payload {
+				payload[i] ^= head[2+i%4]
+			}
+			conn.Write(append([]byte{head[0], byte(len(payload))}, payload...))
+			if head[0]&0x0f == 8 {
+				return
+			}
+		}
+	}, func(c *Config) { c.Transport.(*http.Transport).ForceAttemptHTTP2 = false })
+	c := r.cardTLS("http/1.1")
+	io.WriteString(c, lines("GET /chat HTTP/1.1", "Host: card.test", "Upgrade: websocket", "Connection: keep-alive, Upgrade",
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"))
+	in := bufio.NewReader(c)
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("Sec-Websocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
+		t.Fatalf("%v %v", resp, err)
+	}
+	for _, frame := range []struct {
+		first byte
+		text  string
+	}{{0x81, "hei"}, {0x89, "ping"}, {0x81, strings.Repeat("ä", 60)}, {0x88, "\x03\xe8"}} {
+		masked := []byte(frame.text)
+		mask := []byte{1, 2, 3, 4}
+		for i := range masked {
+			masked[i] ^= mask[i%4]
+		}
+		c.Write(append(append([]byte{frame.first, 0x80 | byte(len(masked))}, mask...), masked...))
+		got := make([]byte, 2+len(masked))
+		if _, err := io.ReadFull(in, got); err != nil || got[0] != frame.first || string(got[2:]) != frame.text {
+			t.Errorf("%x: %q %v", frame.first, got, err)
+		}
+	}
+	if n, err := in.Read(make([]byte, 1)); n != 0 || err == nil {
+		t.Error("open after the closing frame")
+	}
+}
+
+// Whatever names the host must name the host of CONNECT.
+func TestMisdirected(t *testing.T) {
+	r := newRig(t, never(t))
+	r.hosts.set("card.test", "other.test", "*.cards.test")
+	for _, request := range [][]string{
+		{"GET / HTTP/1.1", "Host: other.test"},
+		{"GET / HTTP/1.1", "Host: sub.card.test"},
+		{"GET / HTTP/1.1", "Host: card.test:8443"},
+		{"GET / HTTP/1.1", "Host: "},
+		{"GET / HTTP/1.0"},
+		{"GET https://other.test/ HTTP/1.1", "Host: card.test"},
+		{"GET http://card.test/ HTTP/1.1", "Host: card.test"},
+		{"GET https://me@card.test/ HTTP/1.1", "Host: card.test"},
+		{"CONNECT card.test:443 HTTP/1.1", "Host: card.test"},
+	} {
+		resp, _ := exchange(t, r.cardTLS("http/1.1"), lines(request...))
+		if resp.StatusCode != http.StatusMisdirectedRequest || resp.Header.Get(errorHeader) != "misdirected" {
+			t.Errorf("%q: %s", request, resp.Status)
+		}
+	}
+	req := request(t, "GET", "https://card.test/", nil)
+	req.Host = "other.test" // :authority
+	if resp, _ := fetch(t, r.client(true), req); resp.StatusCode != http.StatusMisdirectedRequest || resp.ProtoMajor != 2 {
+		t.Errorf(":authority: %s", resp.Status)
+	}
+	if status := hostBesideAuthority(t, r, "other.test"); status != "421" {
+		t.Errorf("Host beside :authority: %s", status)
+	}
+}
+
+func TestDirected(t *testing.T) {
+	r := newRig(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Host) })
+	for _, request := range [][]string{
+		{"GET / HTTP/1.1", "Host: card.test"},
+		{"GET / HTTP/1.1", "Host: Card.Test"},
+		{"GET / HTTP/1.1", "Host: card.test:443"},
+		{"GET https://card.test/ HTTP/1.1", "Host: card.test"},
+		{"OPTIONS * HTTP/1.1", "Host: card.test"},
+	} {
+		if resp, body := exchange(t, r.cardTLS("http/1.1"), lines(request...)); resp.StatusCode != 200 || !strings.HasPrefix(strings.ToLower(body+"card.test"), "card.test") {
+			t.Errorf("%q: %s %q", request, resp.Status, body)
+		}
+	}
+	if status := hostBesideAuthority(t, r, "card.test"); status != "200" {
+		t.Errorf("Host beside :authority: %s", status)
+	}
+}
+
+// hostBesideAuthority sends an HTTP/2 request for card.test that also carries a
+// Host header, which net/http's client cannot, and returns the status.
+func hostBesideAuthority(t *testing.T, r *rig, host string) string {
+	t.Helper()
+	c := r.cardTLS("h2")
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":path", "/"}, {":authority", "card.test"}, {"host", host}} {
+		enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
+	}
+	io.WriteString(c, http2.ClientPreface)
+	framer := http2.NewFramer(c, c)
+	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	framer.WriteSettings()
+	framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true})
+	for {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch frame := frame.(type) {
+		case *http2.MetaHeadersFrame:
+			return frame.PseudoValue("status")
+		case *http2.RSTStreamFrame, *http2.GoAwayFrame:
+			return frame.Header().Type.String()
+		}
+	}
+}
+
+func TestServerNameMustMatch(t *testing.T) {
+	r := newRig(t, never(t))
+	for name, cfg := range map[string]*tls.Config{
+		"another name": {ServerName: "other.test"},
+		"a subdomain":  {ServerName: "sub.card.test"},
+		"no name":      {ServerName: "127.0.0.1"}, // an address is not sent
+	} {
+		cfg.InsecureSkipVerify = true
+		err := tls.Client(r.connect("card.test:443"), cfg).Handshake()
+		if err == nil || !strings.Contains(err.Error(), "unrecognized name") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestWildcardHost(t *testing.T) {
+	r := newRig(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Host) })
+	cfg := r.trust("*.cards.test")
+	cfg.ServerName = "a.cards.test"
+	if _, body := exchange(t, r.connectTLS("a.cards.test:443", cfg), lines("GET / HTTP/1.1", "Host: a.cards.test")); body != "a.cards.test" {
+		t.Errorf("%q", body)
+	}
+	if resp, _ := exchange(t, r.connectTLS("a.cards.test:443", cfg), lines("GET / HTTP/1.1", "Host: b.cards.test")); resp.StatusCode != http.StatusMisdirectedRequest {
+		t.Errorf("another host under the star: %s", resp.Status)
+	}
+}
+
+// A host that is taken off the list is out at once, on open connections too.
+func TestUnlistedWhileConnected(t *testing.T) {
+	both(t, func(t *testing.T, http2 bool, origin func(*Config)) {
+		r := newRig(t, func(w http.ResponseWriter, r *http.Request) {}, origin)
+		client := r.client(http2)
+		if resp, _ := fetch(t, client, request(t, "GET", "https://card.test/", nil)); resp.StatusCode != 200 {
+			t.Fatal(resp.Status)
+		}
+		r.hosts.set("other.test")
+		if resp, _ := fetch(t, client, request(t, "GET", "https://card.test/", nil)); resp.StatusCode != http.StatusMisdirectedRequest || resp.Header.Get(errorHeader) != "not-listed" {
+			t.Error(resp.Status)
+		}
+		if _, err := client.Do(request(t, "GET", "https://card.test/", nil)); err == nil {
+			t.Error("the connection was kept, or the next one not tunnelled")
+		}
+	})
+}
+
+type contextKey struct{}
+
+// Admit decides on every request and its context reaches the transport.
+func TestAdmit(t *testing.T) {
+	var hosts []string
+	r := newRig(t, func(http.ResponseWriter, *http.Request) {}, func(c *Config) {
+		c.Admit = func(ctx context.Context, p peer.Peer, host string) (context.Context, error) {
+			if p.Program().PID != os.Getpid() {
+				t.Errorf("program %+v", p.Program())
+			}
+			hosts = append(hosts, host)
+			return context.WithValue(ctx, contextKey{}, "admitted"), nil
+		}
+		next := c.Transport
+		c.Transport = roundTrip(func(req *http.Request) (*http.Response, error) {
+			if req.Context().Value(contextKey{}) != "admitted" {
+				t.Error("another context")
+			}
+			if req.URL.Scheme != "https" || req.URL.Host != hosts[len(hosts)-1] {
+				t.Errorf("%s for %s", req.URL, hosts[len(hosts)-1])
+			}
+			return next.RoundTrip(req)
+		})
+	})
+	client := r.client(true)
+	fetch(t, client, request(t, "GET", "https://card.test/a", nil))
+	fetch(t, client, request(t, "GET", "https://card.test:8443/b", nil))
+	fetch(t, client, request(t, "GET", "https://card.test/c", nil))
+	if got := strings.Join(hosts, " "); got != "card.test card.test:8443 card.test" {
+		t.Error(got)
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestErrorsAreExplained(t *testing.T) {
+	fail := func(err error) func(*Config) {
+		return func(c *Config) {
+			c.Transport = roundTrip(func(*http.Request) (*http.Response, error) { return nil, err })
+		}
+	}
+	refuse := func(c *Config) {
+		c.Admit = func(context.Context, peer.Peer, string) (context.Context, error) { return nil, errWaiting }
+	}
+	for name, c := range map[string]struct {
+		change func(*Config)
+		status int
+		code   string
+	}{
+		"refused by Admit": {refuse, 503, "waiting"},
+		"waiting":          {fail(fmt.Errorf("wrapped: %w", errWaiting)), 503, "waiting"},
+		"anything else":    {fail(errors.New("secret detail: PIN 1234")), 502, "upstream"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, never(t), c.change)
+			for _, accept := range []string{"", "*/*", "application/json", "text/html, application/json"} {
+				req := request(t, "POST", "https://card.test/", strings.NewReader("body"))
+				req.Header.Set("Accept", accept)
+				resp, body := fetch(t, r.client(true), req)
+				if resp.StatusCode != c.status || resp.Header.Get(errorHeader) != c.code || strings.Contains(body, "secret") {
+					t.Errorf("%q: %s %s %q", accept, resp.Status, resp.Header.Get(errorHeader), body)
+				}
+				if (resp.Header.Get("Retry-After") != "") != (c.status == 503) || resp.Header.Get("Cache-Control") != "no-store" || resp.Header.Get("X-Content-Type-Options") != "nosniff" {
+					t.Errorf("%v", resp.Header)
+				}
+				var parsed struct {
+					Error struct{ Code, Message, Hint string }
+				}
+				isJSON := json.Unmarshal([]byte(body), &parsed) == nil
+				if isJSON != (accept == "application/json") || isJSON && (parsed.Error.Code != c.code || parsed.Error.Message == "") {
+					t.Errorf("%q: %q", accept, body)
+				}
+			}
+		})
+	}
+}
+
+// When the proxy ends, everything that it has started ends with it.
+func TestServeLeavesNothingBehind(t *testing.T) {
+	before := runtime.NumGoroutine()
+	r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "" {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err == nil {
+				defer conn.Close()
+				io.WriteString(conn, lines("HTTP/1.1 101 Switching Protocols", "Upgrade: x", "Connection: Upgrade"))
+				io.Copy(io.Discard, conn)
+			}
+			return
+		}
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}, func(c *Config) { c.Transport.(*http.Transport).ForceAttemptHTTP2 = false })
+	r.hosts.set("card.test")
+
+	sink, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Close()
+	silent := newRig(t, never(t), dialTo(sink.Addr().String()))
+
+	var open []net.Conn
+	open = append(open, silent.connect("other.test:443"), r.connect("card.test:443"), r.cardTLS("http/1.1"), r.dial())
+	partial := r.dial()
+	io.WriteString(partial, "CONNECT card.te")
+	upgraded := r.cardTLS("http/1.1")
+	io.WriteString(upgraded, lines("GET / HTTP/1.1", "Host: card.test", "Upgrade: x", "Connection: Upgrade"))
+	if resp, err := http.ReadResponse(bufio.NewReader(upgraded), nil); err != nil || resp.StatusCode != 101 {
+		t.Fatal(resp, err)
+	}
+	open = append(open, partial, upgraded)
+	var bodies []io.Closer
+	for _, http2 := range []bool{false, true} {
+		resp, err := r.client(http2).Do(request(t, "GET", "https://card.test/", nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		bodies = append(bodies, resp.Body)
+	}
+
+	r.stop()
+	silent.stop()
+	for i, c := range open {
+		if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("connection %d is still open: %v", i, err)
+		}
+		c.Close()
+	}
+	for _, b := range bodies {
+		b.Close()
+	}
+	r.origin.CloseClientConnections()
+	r.origin.Close()
+	silent.origin.Close()
+	for end := time.Now().Add(patience); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+		}
+	}
+}
+
+func TestServeRefusesOpenListener(t *testing.T) {
+	r := newRig(t, never(t))
+	p, err := New(Config{Listen: "127.0.0.1:0", Hosts: r.hosts, Transport: http.DefaultTransport, Roots: r.roots, Peer: refuseAll,
+		Admit:   func(ctx context.Context, _ peer.Peer, _ string) (context.Context, error) { return ctx, nil },
+		Explain: func(error) (int, string, string, string) { return 0, "", "", "" }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Serve(context.Background(), l); err == nil || !strings.Contains(err.Error(), "loopback") {
+		t.Error(err)
+	}
+	if _, err := l.Accept(); err == nil {
+		t.Error("the listener is still open")
+	}
+}
+
+func pemOf(s *httptest.Server) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+}
