@@ -1,0 +1,167 @@
+package tlsclient
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+	"sync/atomic"
+)
+
+// conn is a connection of a pool.
+type conn struct {
+	cc      *http.ClientConn
+	pool    *pool
+	wire    *wire
+	h2      bool
+	resumed bool
+	signed  bool // its handshake cost a signature
+
+	// Guarded by the pool's lock.
+	uses   int  // requests between their reservation and their response or error
+	proven bool // a response has come: the host has accepted the certificate
+	used   bool // a request was handed to it
+}
+
+// roundTrip hands a request over. again says that the request failed, that the
+// host cannot have seen it and that its body is untouched.
+func (c *conn) roundTrip(req *http.Request, body *body) (resp *http.Response, err error, again bool) {
+	var headersOut atomic.Bool
+	out := req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+		WroteHeaders: func() { headersOut.Store(true) },
+	}))
+	if body != nil {
+		out.Body = body
+	}
+	resp, err = c.cc.RoundTrip(out)
+	if err == nil {
+		body.commit()
+		c.pool.settle(c, answered, nil)
+		resp.Request = req
+		return resp, nil, false
+	}
+	again = (!headersOut.Load() || unprocessed(err)) && body.detach() && req.Context().Err() == nil
+	o := failed
+	if req.Context().Err() != nil || body.failed() {
+		o = unknown
+	}
+	if ended := c.pool.settle(c, o, err); ended != nil {
+		return nil, ended, false
+	}
+	return nil, err, again
+}
+
+// unprocessed reports whether an HTTP/2 host has said that it has not acted on
+// the request: its stream lies above the last one of a GOAWAY (RFC 9113 section
+// 6.8) or was refused (section 8.7). net/http has no names for these errors;
+// its transport recognises the same two.
+func unprocessed(err error) bool {
+	var s streamError
+	if errors.As(err, &s) {
+		const refusedStream = 7
+		return s.Code == refusedStream
+	}
+	for ; err != nil; err = errors.Unwrap(err) {
+		if err.Error() == "http2: Transport received Server's graceful shutdown GOAWAY" {
+			return true
+		}
+	}
+	return false
+}
+
+// streamError has the fields of net/http's HTTP/2 stream error, whose As method
+// fills any struct of this shape.
+type streamError struct {
+	StreamID uint32
+	Code     uint32
+	Cause    error
+}
+
+func (streamError) Error() string { return "HTTP/2 stream error" }
+
+// body is a request's body during one attempt. As long as nothing was read from
+// it, another attempt can have it: a failed attempt's Close is kept from it
+// until that is decided. A nil *body is the body of a request without one.
+type body struct {
+	mu        sync.Mutex
+	rc        io.ReadCloser
+	read      bool // something was read or tried to be
+	closed    bool // the attempt has closed it
+	committed bool // this attempt is the last
+	detached  bool // another attempt has it
+	err       error
+}
+
+func newBody(rc io.ReadCloser) *body {
+	if rc == nil || rc == http.NoBody {
+		return nil
+	}
+	return &body{rc: rc}
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	if b.detached || b.closed {
+		b.mu.Unlock()
+		return 0, http.ErrBodyReadAfterClose
+	}
+	b.read, b.committed = true, true
+	b.mu.Unlock()
+	n, err := b.rc.Read(p)
+	if err != nil && err != io.EOF {
+		b.mu.Lock()
+		b.err = err
+		b.mu.Unlock()
+	}
+	return n, err
+}
+
+func (b *body) Close() error {
+	b.mu.Lock()
+	closing := b.committed && !b.closed && !b.detached
+	b.closed = true
+	b.mu.Unlock()
+	if closing {
+		return b.rc.Close()
+	}
+	return nil
+}
+
+// commit says that no other attempt follows.
+func (b *body) commit() {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	closing := b.closed && !b.committed && !b.detached
+	b.committed = true
+	b.mu.Unlock()
+	if closing {
+		b.rc.Close()
+	}
+}
+
+// detach takes the body from this attempt, if nothing was read, for another.
+func (b *body) detach() bool {
+	if b == nil {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.read || b.committed {
+		return false
+	}
+	b.detached = true
+	return true
+}
+
+// failed reports whether reading the body failed.
+func (b *body) failed() bool {
+	if b == nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err != nil
+}

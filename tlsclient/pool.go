@@ -1,0 +1,367 @@
+package tlsclient
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+var (
+	// errRenew ends a pool whose host or identity must be looked at anew: the
+	// requests that wait for it go back to the first contact.
+	errRenew = errors.New("the host or the card changed meanwhile: try again")
+
+	// errWouldSign aborts the handshake of a connection that was to be free of
+	// signatures: the host has refused the ticket.
+	errWouldSign = errors.New("the host did not resume the session")
+)
+
+// pool keeps the connections to one host with one identity, during one time
+// that the identity is unlocked.
+type pool struct {
+	t        *Transport
+	dialing  dialing
+	identity *Identity // nil when the host asks for no certificate
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+
+	// dirty asks whoever holds mu to look at the pool again: the state hooks of
+	// connections may run while mu is held, by this goroutine even.
+	dirty atomic.Bool
+
+	mu        sync.Mutex // guards what follows
+	conns     []*conn
+	waiting   []*waiter // first come, first served
+	pending   int       // dials under way
+	h2        bool      // what the newest connection speaks
+	progress  time.Time // when a request last got a connection
+	holdUntil time.Time // no dial before, after one that failed
+	timer     *time.Timer
+	retired   error
+	upgrade   *pool // of HTTP/1.1 connections, for a host that speaks HTTP/2
+}
+
+// waiter is a request that waits for a connection.
+type waiter struct{ got chan grant }
+
+type grant struct {
+	conn *conn
+	err  error
+}
+
+// newPool returns a pool that dials as d says; first may be nil.
+func newPool(t *Transport, d dialing, identity *Identity, first *conn) *pool {
+	p := &pool{t: t, dialing: d, identity: identity}
+	p.ctx, p.cancel = context.WithCancelCause(context.Background())
+	if identity != nil {
+		p.dialing.maxTLS = identity.MaxVersion
+	}
+	p.timer = time.AfterFunc(time.Hour, p.update)
+	p.timer.Stop()
+	if first != nil {
+		p.mu.Lock()
+		p.join(first)
+		p.mu.Unlock()
+	}
+	d.sessions.notify(p.update)
+	return p
+}
+
+// join adds a new connection. The caller holds the lock.
+func (p *pool) join(c *conn) {
+	c.pool = p
+	p.conns = append(p.conns, c)
+	p.h2 = c.h2
+	c.cc.SetStateHook(func(*http.ClientConn) { p.update() })
+}
+
+// get waits for a connection on which a request may be made. The caller must
+// make exactly one.
+func (p *pool) get(ctx context.Context) (*conn, error) {
+	w := &waiter{got: make(chan grant, 1)}
+	p.mu.Lock()
+	if p.retired != nil {
+		defer p.unlock()
+		return nil, p.retired
+	}
+	if len(p.waiting) == 0 {
+		p.progress = time.Now() // the wait for headway begins now
+	}
+	p.waiting = append(p.waiting, w)
+	p.mu.Unlock()
+	p.update()
+	select {
+	case g := <-w.got:
+		return g.conn, g.err
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	p.waiting = slices.DeleteFunc(p.waiting, func(x *waiter) bool { return x == w })
+	p.unlock()
+	select {
+	case g := <-w.got: // granted at the same moment: give it back
+		if g.conn != nil {
+			g.conn.cc.Release()
+			p.settle(g.conn, unknown, nil)
+		}
+	default:
+	}
+	return nil, context.Cause(ctx)
+}
+
+// update looks at the pool. It never blocks: if the lock is held, its holder
+// looks again after releasing it.
+func (p *pool) update() {
+	p.dirty.Store(true)
+	for p.dirty.Load() && p.mu.TryLock() {
+		p.dirty.Store(false)
+		p.look(time.Now())
+		p.mu.Unlock()
+	}
+}
+
+// unlock releases the lock and looks at the pool if that was asked meanwhile.
+func (p *pool) unlock() {
+	p.mu.Unlock()
+	if p.dirty.Load() {
+		p.update()
+	}
+}
+
+// look grants connections to those who wait and dials for the rest.
+func (p *pool) look(now time.Time) {
+	if p.retired != nil {
+		return
+	}
+	p.conns = slices.DeleteFunc(p.conns, (*conn).dead)
+	for len(p.waiting) > 0 {
+		c := p.reserve()
+		if c == nil {
+			break
+		}
+		c.uses++
+		p.progress = now
+		p.waiting[0].got <- grant{conn: c}
+		p.waiting = p.waiting[1:]
+	}
+	perConn := 1
+	if p.h2 {
+		perConn = h2Streams
+	}
+	for len(p.waiting) > p.pending*perConn && p.mayDial(now) {
+		p.startDial()
+	}
+	p.setTimer(now)
+}
+
+// dead reports whether a connection is no use any more. One that can take no
+// request though it carries none was told to go away by its host: it is closed.
+// A connection that died before its first response counts as alive until its
+// requests have told why, see settle. The pool's lock is held.
+func (c *conn) dead() bool {
+	if c.cc.Err() == nil {
+		if c.cc.Available() > 0 || c.cc.InFlight() > 0 {
+			return false
+		}
+		c.wire.Close()
+	}
+	return c.proven || c.uses == 0
+}
+
+// reserve returns a connection that can take a request.
+func (p *pool) reserve() *conn {
+	for _, c := range p.conns {
+		if c.cc.Err() == nil && c.cc.Reserve() == nil {
+			return c
+		}
+	}
+	return nil
+}
+
+// mayDial applies the rules of the package's doc comment.
+func (p *pool) mayDial(now time.Time) bool {
+	all := len(p.conns) + p.pending
+	switch {
+	case now.Before(p.holdUntil), all >= maxConns:
+		return false
+	case all == 0, p.identity == nil, p.dialing.sessions.has():
+		return true
+	}
+	return all < TicketlessConns && now.Sub(p.progress) >= StallTime
+}
+
+// setTimer has the pool looked at when a rule that depends on time may apply.
+func (p *pool) setTimer(now time.Time) {
+	if len(p.waiting) == 0 {
+		p.timer.Stop()
+		return
+	}
+	at := p.progress.Add(StallTime)
+	if p.holdUntil.After(now) {
+		at = p.holdUntil
+	}
+	if at.After(now) {
+		p.timer.Reset(at.Sub(now))
+	}
+}
+
+// startDial makes a connection. It may cost a signature if there is no other,
+// or if the host has no ticket for us; with a ticket at hand it must not.
+func (p *pool) startDial() {
+	offered, has := p.dialing.sessions.Get("")
+	maySign := len(p.conns)+p.pending == 0 || !has
+	p.pending++
+	p.progress = time.Now() // the next dial for want of headway waits its turn
+	p.t.dials.Go(func() {
+		signed := false
+		d := p.dialing
+		d.certificate = func(cri *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			switch {
+			case p.identity == nil:
+				return nil, errRenew
+			case !maySign:
+				return nil, errWouldSign
+			}
+			cert, err := p.t.certificate(*p.identity, d.target.host)
+			signed = err == nil
+			return cert, err
+		}
+		c, err := p.t.dial(p.ctx, d)
+		if err == nil {
+			c.signed = signed
+		}
+		if errors.Is(err, errWouldSign) {
+			p.dialing.sessions.forget(offered)
+		}
+		p.dialled(c, err)
+	})
+}
+
+// dialled takes the result of a dial.
+func (p *pool) dialled(c *conn, err error) {
+	p.mu.Lock()
+	p.pending--
+	renew := false
+	switch {
+	case p.retired != nil:
+		if c != nil {
+			c.wire.Close()
+		}
+	case err == nil:
+		p.join(c)
+	case errors.Is(err, errWouldSign): // the others go on without it
+	case len(p.conns)+p.pending > 0:
+		p.holdUntil = time.Now().Add(StallTime)
+		p.t.log.Debug("further connection failed", "host", p.dialing.target.address(), "error", err)
+	case !p.dialing.h1only && (errors.Is(err, errRenew) || errors.Is(err, ErrLocked)):
+		renew = true
+	default:
+		p.failWaiting(err)
+	}
+	p.mu.Unlock()
+	if renew {
+		p.t.renew(p)
+	}
+	p.update()
+}
+
+// renew forgets a pool that has no connections, so that the next look at its
+// host begins with a first contact.
+func (t *Transport) renew(p *pool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.pools[p.dialing.target] == p {
+		delete(t.pools, p.dialing.target)
+	}
+	p.retire(errRenew)
+}
+
+func (p *pool) failWaiting(err error) {
+	for _, w := range p.waiting {
+		w.got <- grant{err: err}
+	}
+	p.waiting = nil
+}
+
+// outcome is what a request's end says about its connection.
+type outcome int
+
+const (
+	unknown  outcome = iota // nothing: the request ended by itself
+	answered                // the host has accepted the certificate
+	failed
+)
+
+// settle notes the end of a request's handing over; err goes with failed. A
+// signed connection that dies without any response has most likely been
+// refused for its certificate (in TLS 1.3 the host says so only after the
+// handshake), so those who wait get the error too, instead of a signature each.
+// settle returns why the pool has ended, if it has.
+func (p *pool) settle(c *conn, o outcome, err error) error {
+	p.mu.Lock()
+	c.uses--
+	switch {
+	case o == answered:
+		c.proven = true
+	case o == failed && c.signed && !c.proven && c.cc.Err() != nil:
+		p.failWaiting(&UpstreamError{p.dialing.target.address(), "request", err})
+	}
+	retired := p.retired
+	p.mu.Unlock()
+	p.update()
+	return retired
+}
+
+// costsSignature reports, once, whether the connection was made by a signature:
+// the request that asks is the one that the signature was for.
+func (c *conn) costsSignature() bool {
+	c.pool.mu.Lock()
+	defer c.pool.unlock()
+	first := !c.used
+	c.used = true
+	return first && c.signed
+}
+
+// forUpgrade returns the pool for requests that switch protocols: p itself if
+// its host speaks HTTP/1.1, otherwise one that offers only that, with the same
+// identity and tickets.
+func (p *pool) forUpgrade() *pool {
+	p.mu.Lock()
+	defer p.unlock()
+	if !p.h2 || p.retired != nil {
+		return p
+	}
+	if p.upgrade == nil {
+		d := p.dialing
+		d.h1only = true
+		p.upgrade = newPool(p.t, d, p.identity, nil)
+	}
+	return p.upgrade
+}
+
+// retire ends the pool for ever: its connections are closed, its tickets
+// dropped, its dials cancelled, and all that use or wait for it get reason.
+func (p *pool) retire(reason error) {
+	p.mu.Lock()
+	if p.retired != nil {
+		p.mu.Unlock()
+		return
+	}
+	p.retired = reason
+	p.failWaiting(reason)
+	upgrade := p.upgrade
+	p.conns = nil
+	p.timer.Stop()
+	p.mu.Unlock()
+	p.cancel(reason)
+	p.dialing.sessions.Put("", nil)
+	p.dialing.wires.end(reason)
+	if upgrade != nil {
+		upgrade.retire(reason)
+	}
+}

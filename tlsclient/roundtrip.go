@@ -1,0 +1,107 @@
+package tlsclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+)
+
+// maxAttempts limits how often a request looks for a connection: again after
+// one that died before the request was on it, or after a pool that ended quietly.
+const maxAttempts = 4
+
+// RoundTrip implements http.RoundTripper for https URLs. The request, its body
+// included, is handed over only when a connection is at hand, and only once.
+// Errors: those of this package, *UpstreamError, and what Config.Unlock,
+// Config.Choose or the request's context returned.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.roundTrip(req)
+	if err != nil && req.Body != nil {
+		req.Body.Close() // http.RoundTripper demands it; a second Close does no harm
+	}
+	return resp, err
+}
+
+func (t *Transport) roundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL == nil || req.URL.Scheme != "https" || req.Header == nil {
+		return nil, fmt.Errorf("send a request: it needs an https URL and a header map")
+	}
+	tg, err := newTarget(req.URL.Host)
+	if err != nil {
+		return nil, fmt.Errorf("send a request: %w", err)
+	}
+	for attempt := 1; ; attempt++ {
+		c, err := t.conn(req.Context(), tg, wantsUpgrade(req))
+		if err != nil {
+			return nil, err
+		}
+		t.count(c)
+		resp, err, again := c.roundTrip(req, newBody(req.Body))
+		if err == nil {
+			return resp, nil
+		}
+		if !again || attempt == maxAttempts {
+			return nil, t.blame(req.Context(), tg, err)
+		}
+	}
+}
+
+// blame says that err is the host's, unless the request's own end caused it or
+// it says already whose it is.
+func (t *Transport) blame(ctx context.Context, tg target, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var up *UpstreamError
+	if errors.As(err, &up) {
+		return err
+	}
+	return &UpstreamError{tg.address(), "request", err}
+}
+
+// conn returns a connection on which one request may be made.
+func (t *Transport) conn(ctx context.Context, tg target, upgrade bool) (*conn, error) {
+	for attempt := 1; ; attempt++ {
+		p, err := t.pool(ctx, tg)
+		if err != nil {
+			return nil, err
+		}
+		if upgrade {
+			p = p.forUpgrade()
+		}
+		c, err := p.get(ctx)
+		switch {
+		case err == nil:
+			return c, nil
+		case !errors.Is(err, errRenew):
+			return nil, err
+		case attempt == maxAttempts:
+			return nil, fmt.Errorf("connect to %s: %w", tg.address(), err)
+		}
+	}
+}
+
+func (t *Transport) count(c *conn) {
+	t.requests.Add(1)
+	if c.pool.identity != nil && !c.costsSignature() {
+		t.avoided.Add(1)
+	}
+}
+
+// wantsUpgrade reports whether the request asks for another protocol, such as
+// WebSocket, which only HTTP/1.1 can switch to (RFC 9110 section 7.8).
+func wantsUpgrade(req *http.Request) bool {
+	if req.Header.Get("Upgrade") == "" {
+		return false
+	}
+	for _, v := range req.Header.Values("Connection") {
+		for token := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(token), "upgrade") {
+				return true
+			}
+		}
+	}
+	return false
+}
