@@ -39,7 +39,7 @@ func (g *GUI) show(cards control.Cards, err error) {
 		g.list.Add(g.cardView(c))
 	}
 	s := situationOf(cards, err)
-	if len(inserted(cards)) == 0 {
+	if err == nil && len(inserted(cards)) == 0 {
 		g.list.Add(wrapped(g.texts.Situation(s)))
 	}
 	g.showTray(s, cards)

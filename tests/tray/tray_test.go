@@ -1,0 +1,132 @@
+// Package tray_test runs the tray app in a real X server, with a real agent
+// and a test card.
+package tray_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kortti-id/kortti/agent/control"
+	"github.com/kortti-id/kortti/tests/programs"
+)
+
+func TestMain(m *testing.M) { programs.Main(m, "./cmd/kortti", "./cmd/kortti-tray") }
+
+const testPIN = "1234"
+
+func TestTrayAsksForThePIN(t *testing.T) {
+	d := newDisplay(t)
+	a := newAgent(t)
+	tray := exec.Command(programs.Path("kortti-tray"), "--socket", a.socket)
+	tray.Env = append(os.Environ(), "DISPLAY="+d.name, "LC_ALL=en_GB.UTF-8", "DBUS_SESSION_BUS_ADDRESS=unix:path=/nonexistent", "HOME="+t.TempDir())
+	d.background(tray)
+	d.window("Kortti")
+	a.until("the tray has said that it answers prompts", func() bool {
+		_, err := a.client.Unlock(t.Context(), control.CardSelection{})
+		return err == nil
+	})
+	pin := d.window("PIN")
+	d.screenshot("tray-pin")
+	d.do("xdotool", "windowfocus", "--sync", pin, "type", "--delay", "20", testPIN)
+	d.do("xdotool", "key", "Return")
+	a.until("the card is unlocked", func() bool { return a.state() == control.Unlocked })
+	d.screenshot("tray-unlocked")
+	if n := a.count("C_Login"); n != 1 {
+		t.Errorf("one PIN entered should be one C_Login, not %d", n)
+	}
+	if err := a.client.Lock(t.Context(), control.CardSelection{}); err != nil {
+		t.Fatal(err)
+	}
+	a.until("the card is locked", func() bool { return a.state() == control.Locked })
+}
+
+func TestTrayWithoutDisplaySaysSo(t *testing.T) {
+	tray := exec.Command(programs.Path("kortti-tray"))
+	tray.Env = []string{"PATH=" + os.Getenv("PATH")}
+	out, err := tray.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "there is no display") {
+		t.Errorf("without a display: %v\n%s", err, out)
+	}
+}
+
+// agent is a running `kortti agent` with a test card.
+type agent struct {
+	t      *testing.T
+	dir    string
+	socket string
+	client *control.Client
+}
+
+func newAgent(t *testing.T) *agent {
+	t.Helper()
+	a := &agent{t: t, dir: t.TempDir()}
+	a.socket = filepath.Join(a.dir, "agent.sock")
+	out, err := exec.Command(programs.Path("kortti"), "testcard", "create", "--dir", a.dir+"/cards", "--pin", testPIN, "--json").Output()
+	if err != nil {
+		t.Fatalf("make a test card: %v", err)
+	}
+	var made struct{ Module string }
+	if err := json.Unmarshal(out, &made); err != nil {
+		t.Fatal(err)
+	}
+	config := fmt.Sprintf("[card]\nmodules = [%q]\n[proxy]\nlisten = \"127.0.0.1:0\"\n[control]\nsocket = %q\n", made.Module, a.socket)
+	file := filepath.Join(a.dir, "kortti.toml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(programs.Path("kortti"), "agent", "--config", file)
+	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+a.dir)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	a.client = control.New(a.socket)
+	t.Cleanup(func() {
+		a.client.Close()
+		_ = cmd.Process.Signal(os.Interrupt)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the agent ended with %v", err)
+		}
+	})
+	a.until("the agent sees the card", func() bool { return a.state() == control.Locked })
+	return a
+}
+
+// state is the card's state; "" where there is none or no agent.
+func (a *agent) state() control.State {
+	s, err := a.client.Status(context.Background())
+	if err != nil || len(s.Cards) != 1 {
+		return ""
+	}
+	return s.Cards[0].State
+}
+
+func (a *agent) until(what string, is func() bool) {
+	a.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			a.t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// count is one of the shim's counters.
+func (a *agent) count(name string) uint64 {
+	a.t.Helper()
+	out, err := exec.Command(programs.Path("kortti"), "testcard", "list", "--dir", a.dir+"/cards", "--json").Output()
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	var cards []struct{ Counts map[string]uint64 }
+	if err := json.Unmarshal(out, &cards); err != nil || len(cards) != 1 {
+		a.t.Fatalf("%v in %s", err, out)
+	}
+	return cards[0].Counts[name]
+}
