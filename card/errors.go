@@ -3,6 +3,8 @@ package card
 import (
 	"errors"
 	"fmt"
+
+	"github.com/kortti-id/kortti/card/internal/wire"
 )
 
 // What can go wrong, for errors.Is. Each has a hint for the person: see [Hint].
@@ -18,6 +20,7 @@ var (
 	ErrPINLength        = errors.New("the PIN is too short or too long")
 	ErrPINUnusable      = errors.New("the PIN cannot be used as it is")
 	ErrModule           = errors.New("the PKCS#11 module cannot be used")
+	ErrModuleFailed     = errors.New("the PKCS#11 module failed")
 	ErrModuleCrashed    = errors.New("the PKCS#11 module crashed")
 	ErrModuleHung       = errors.New("the PKCS#11 module did not answer")
 	ErrMechanism        = errors.New("the card cannot make this kind of signature")
@@ -44,6 +47,7 @@ var hints = []struct {
 	{ErrPINLength, "Enter a PIN of the length that the card expects."},
 	{ErrPINUnusable, "Activate the card or change its PIN with the card issuer's program first."},
 	{ErrModule, "Install a PKCS#11 module for the card, or correct its path in the configuration."},
+	{ErrModuleFailed, "Try again; if it happens again, take the card out and put it back."},
 	{ErrModuleCrashed, "Try again; if it happens again, update the card's PKCS#11 module or use another."},
 	{ErrModuleHung, "Try again; if it happens again, take the card out and put it back."},
 	{ErrMechanism, "Use another card or another PKCS#11 module: this pair cannot make the signature that is needed."},
@@ -88,4 +92,60 @@ func Hint(err error) string {
 		}
 	}
 	return ""
+}
+
+// codes says what the return values of PKCS#11 functions mean here (PKCS#11
+// v2.40 §5.1). Those that are missing are ErrModuleFailed.
+var codes = map[uint]error{
+	0x01:  ErrPINCancelled, // CKR_CANCEL
+	0x20:  ErrMechanism,    // CKR_DATA_INVALID
+	0x21:  ErrMechanism,    // CKR_DATA_LEN_RANGE
+	0x32:  ErrRemoved,      // CKR_DEVICE_REMOVED
+	0x50:  ErrPINCancelled, // CKR_FUNCTION_CANCELED
+	0x62:  ErrMechanism,    // CKR_KEY_SIZE_RANGE
+	0x63:  ErrMechanism,    // CKR_KEY_TYPE_INCONSISTENT
+	0x68:  ErrMechanism,    // CKR_KEY_FUNCTION_NOT_PERMITTED
+	0x70:  ErrMechanism,    // CKR_MECHANISM_INVALID
+	0x71:  ErrMechanism,    // CKR_MECHANISM_PARAM_INVALID
+	0x82:  ErrRemoved,      // CKR_OBJECT_HANDLE_INVALID: handles die with the card
+	0xA0:  ErrWrongPIN,     // CKR_PIN_INCORRECT
+	0xA1:  ErrWrongPIN,     // CKR_PIN_INVALID
+	0xA2:  ErrPINLength,    // CKR_PIN_LEN_RANGE
+	0xA3:  ErrPINUnusable,  // CKR_PIN_EXPIRED
+	0xA4:  ErrPINLocked,    // CKR_PIN_LOCKED
+	0xB0:  ErrRemoved,      // CKR_SESSION_CLOSED
+	0xB3:  ErrRemoved,      // CKR_SESSION_HANDLE_INVALID
+	0xE0:  ErrRemoved,      // CKR_TOKEN_NOT_PRESENT
+	0x101: ErrLocked,       // CKR_USER_NOT_LOGGED_IN: another program reset the card
+	0x102: ErrPINUnusable,  // CKR_USER_PIN_NOT_INITIALIZED
+	0x200: ErrPINCancelled, // CKR_FUNCTION_REJECTED
+}
+
+// failure turns what a child answered, or why it ended, into an *Error.
+func failure(op string, err error) error {
+	var f *wire.Fault
+	if !errors.As(err, &f) {
+		return &Error{Op: op, Err: err}
+	}
+	switch f.Kind {
+	case wire.PKCS11:
+		sentinel, ok := codes[f.Code]
+		if !ok {
+			sentinel = ErrModuleFailed
+		}
+		return &Error{Op: op, Function: f.Function, Code: f.Code, Err: sentinel}
+	case wire.NoModule:
+		return &Error{Op: op, Err: fmt.Errorf("%w: %w", ErrModule, f)}
+	case wire.OtherCard:
+		return &Error{Op: op, Err: ErrRemoved, Hint: "Another card is in the reader: insert the one you want to use."}
+	case wire.FinalTry:
+		return &Error{Op: op, Err: ErrFinalTry}
+	case wire.PINLocked:
+		return &Error{Op: op, Err: ErrPINLocked}
+	case wire.NotProof:
+		return &Error{Op: op, Err: fmt.Errorf("%w: %w", ErrNotAProof, f)}
+	case wire.NoKey:
+		return &Error{Op: op, Err: fmt.Errorf("%w: %w", ErrMechanism, f)}
+	}
+	return &Error{Op: op, Err: fmt.Errorf("%w: %w", ErrModuleFailed, f)}
 }

@@ -55,7 +55,6 @@ static ck_rv kortti_login(struct ck_function_list *list, unsigned long session,
 import "C"
 
 import (
-	"fmt"
 	"unsafe"
 
 	"github.com/kortti-id/kortti/card/internal/wire"
@@ -78,7 +77,7 @@ func open(path string) (*library, error) {
 	var why [512]C.char
 	list := C.kortti_open(name, &why[0], C.size_t(len(why)))
 	if list == nil {
-		return nil, &wire.Fault{Kind: wire.NoModule, Text: fmt.Sprintf("load %s: %s", path, C.GoString(&why[0]))}
+		return nil, &wire.Fault{Kind: wire.NoModule, Text: C.GoString(&why[0])}
 	}
 	return &library{list: list}, nil
 }

@@ -23,7 +23,7 @@ func load(path string) (*module, string, error) {
 	}
 	ctx := pkcs11.New(path)
 	if ctx == nil {
-		return nil, "", &wire.Fault{Kind: wire.NoModule, Text: fmt.Sprintf("load %s: the dynamic linker refused it", path)}
+		return nil, "", &wire.Fault{Kind: wire.NoModule, Text: "the dynamic linker refused it"}
 	}
 	if err := ctx.Initialize(); err != nil {
 		return nil, "", failed("C_Initialize", err)

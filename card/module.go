@@ -1,0 +1,302 @@
+package card
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/kortti-id/kortti/card/internal/wire"
+)
+
+// maxBackoff is the longest pause before a module that failed is tried again.
+const maxBackoff = time.Minute
+
+// module is a configured PKCS#11 module, read by a lister child. One goroutine
+// runs it.
+type module struct {
+	manager *Manager
+	path    string
+	first   chan struct{}      // closed after the first inventory
+	refresh chan chan struct{} // requests for a fresh inventory, closed when done
+
+	lister   *process // used by the goroutine only
+	failures int      // in a row; used by the goroutine only
+
+	info  ModuleInfo // guarded by Manager.mu
+	slots []*slot    // guarded by Manager.mu
+}
+
+// slot is a slot and the card in it; guarded by Manager.mu.
+type slot struct {
+	id    uint
+	name  string
+	entry *entry
+}
+
+func newModule(m *Manager, path string) *module {
+	return &module{manager: m, path: path, first: make(chan struct{}), refresh: make(chan chan struct{}), info: ModuleInfo{Path: path}}
+}
+
+// run reads the module until the manager ends: the lister is kept, and looks at
+// the slots once in every Poll, because slots without a PC/SC reader have no
+// other way to tell of a card.
+func (mod *module) run() {
+	m := mod.manager
+	defer mod.stopLister()
+	mod.inventory(false)
+	close(mod.first)
+	timer := time.NewTimer(mod.pause())
+	defer timer.Stop()
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case done := <-mod.refresh:
+			mod.stopLister()
+			mod.failures = 0
+			mod.inventory(true)
+			close(done)
+		case <-timer.C:
+			mod.inventory(false)
+		}
+		timer.Reset(mod.pause())
+	}
+}
+
+// pause is the time to the next inventory.
+func (mod *module) pause() time.Duration {
+	poll := mod.manager.config.Poll
+	if mod.failures == 0 {
+		return poll
+	}
+	return min(poll<<min(mod.failures-1, 10), max(poll, maxBackoff))
+}
+
+func (mod *module) stopLister() {
+	if mod.lister != nil {
+		mod.lister.close(ErrClosed)
+		mod.lister = nil
+	}
+}
+
+// inventory reads slots and new cards, or again all locked cards, and keeps
+// what went wrong.
+func (mod *module) inventory(again bool) {
+	err := mod.read(again)
+	if err == nil {
+		mod.failures = 0
+		return
+	}
+	m := mod.manager
+	if m.ctx.Err() != nil {
+		return
+	}
+	mod.failures++
+	mod.stopLister()
+	err = failure("read the cards of "+mod.path, err)
+	m.config.Log.Warn("a PKCS#11 module cannot be read", "module", mod.path, "error", err, "hint", Hint(err))
+	mod.setFailed(err)
+}
+
+// setFailed shows the module's error and forgets its locked cards; an unlocked
+// card has a process of its own that watches it.
+func (mod *module) setFailed(err error) {
+	m := mod.manager
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	news := mod.info.Err == nil || mod.info.Err.Error() != err.Error()
+	mod.info.Err = err
+	for _, s := range mod.slots {
+		if s.entry != nil && s.entry.signer == nil {
+			m.forget(s, s.entry, err)
+		}
+	}
+	m.publish()
+	if news {
+		m.emit(Event{Kind: ModuleFailed, Reason: err.Error()})
+	}
+}
+
+// read starts the lister if there is none, and brings the slots up to date.
+func (mod *module) read(again bool) error {
+	m := mod.manager
+	if mod.lister == nil {
+		if err := mod.startLister(); err != nil {
+			return err
+		}
+	}
+	answer, _, err := mod.lister.call(m.ctx, m.limits.slots, wire.Request{Op: wire.Slots}, nil)
+	if err != nil {
+		return err
+	}
+	fresh := map[uint]*entry{}
+	for _, info := range answer.Slots {
+		if !hasToken(info) || mod.known(info, again) {
+			continue
+		}
+		e, err := mod.readToken(info)
+		if err != nil {
+			return err
+		}
+		if e != nil {
+			fresh[info.ID] = e
+		}
+	}
+	mod.update(answer.Slots, fresh)
+	return nil
+}
+
+// startLister starts a child and loads the module in it.
+func (mod *module) startLister() error {
+	m := mod.manager
+	if _, err := os.Stat(mod.path); err != nil {
+		return fmt.Errorf("%w: %w", ErrModule, err)
+	}
+	lister, err := m.start(false)
+	if err != nil {
+		return err
+	}
+	mod.lister = lister
+	answer, _, err := lister.call(m.ctx, m.limits.load, wire.Request{Op: wire.Load, Path: mod.path}, nil)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	mod.info.Description = answer.Description
+	return nil
+}
+
+// hasToken says whether there is a card that can be used; SoftHSM always has a
+// slot with a token that nobody has initialised.
+func hasToken(info wire.SlotInfo) bool {
+	return info.Present && info.Token.Flags&(flagTokenInitialized|flagPINInitialized) != 0
+}
+
+// known says whether the card in the slot needs no reading.
+func (mod *module) known(info wire.SlotInfo, again bool) bool {
+	m := mod.manager
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := mod.slot(info.ID)
+	if s == nil || s.entry == nil || s.entry.card.ID != cardID(mod.path, info.ID, info.Token) {
+		return false
+	}
+	return !again || s.entry.signer != nil
+}
+
+// slot returns the slot with this id, or nil; Manager.mu must be held.
+func (mod *module) slot(id uint) *slot {
+	for _, s := range mod.slots {
+		if s.id == id {
+			return s
+		}
+	}
+	return nil
+}
+
+// slotOf returns the slot that holds e, or nil; Manager.mu must be held.
+func (mod *module) slotOf(e *entry) *slot {
+	for _, s := range mod.slots {
+		if s.entry == e {
+			return s
+		}
+	}
+	return nil
+}
+
+// readToken reads a card that is new; nil if it is gone again or cannot be read.
+func (mod *module) readToken(info wire.SlotInfo) (*entry, error) {
+	m := mod.manager
+	answer, _, err := mod.lister.call(m.ctx, m.limits.token, wire.Request{Op: wire.Token, Slot: info.ID}, nil)
+	if answer.Fault != nil {
+		m.config.Log.Info("a card cannot be read", "module", mod.path, "slot", info.ID, "error", answer.Fault)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	token := *answer.Token
+	e := &entry{module: mod, slotID: info.ID, turn: make(chan struct{}, 1), card: Card{
+		ID: cardID(mod.path, info.ID, token), Label: token.Label, Serial: token.Serial,
+		Manufacturer: token.Manufacturer, Model: token.Model,
+		Certificates: readCertificates(token.Certificates, token.Mechanisms, time.Now()),
+	}}
+	m.pins.noteInserted(e.card.Certificates)
+	m.setToken(e, token) // nobody else has the entry yet
+	return e, nil
+}
+
+// update makes the slots what the module says, with the new cards in fresh.
+func (mod *module) update(infos []wire.SlotInfo, fresh map[uint]*entry) {
+	m := mod.manager
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := mod.slots
+	old := map[uint]*slot{}
+	for _, s := range before {
+		old[s.id] = s
+	}
+	mod.info.Err = nil
+	mod.slots = nil
+	for _, info := range infos {
+		s := old[info.ID]
+		if s == nil {
+			s = &slot{id: info.ID}
+		}
+		delete(old, info.ID)
+		s.name = info.Description
+		mod.slots = append(mod.slots, s)
+		mod.updateCard(s, info, fresh[info.ID])
+	}
+	for _, s := range old {
+		if s.entry != nil {
+			m.forget(s, s.entry, ErrRemoved)
+		}
+	}
+	m.publish()
+}
+
+// updateCard makes s hold the card that info tells of; Manager.mu must be held.
+func (mod *module) updateCard(s *slot, info wire.SlotInfo, fresh *entry) {
+	m := mod.manager
+	if e := s.entry; e != nil {
+		gone := !hasToken(info) || e.card.ID != cardID(mod.path, info.ID, info.Token)
+		changed := fresh != nil && e.signer == nil && !sameCertificates(fresh.card.Certificates, e.card.Certificates)
+		if gone || changed {
+			m.forget(s, e, ErrRemoved)
+		}
+	}
+	switch {
+	case s.entry != nil:
+		m.setToken(s.entry, info.Token)
+	case fresh != nil:
+		s.entry = fresh
+		m.newEpoch(fresh)
+		m.publish()
+		m.emit(Event{Kind: Inserted, Card: fresh.card.ID, Epoch: fresh.card.Epoch})
+	}
+}
+
+func sameCertificates(a, b []Certificate) bool {
+	return slices.EqualFunc(a, b, func(a, b Certificate) bool { return a.Fingerprint == b.Fingerprint })
+}
+
+// forget takes a card out of its slot and kills what could sign with it; mu
+// must be held.
+func (m *Manager) forget(s *slot, e *entry, why error) {
+	s.entry = nil
+	e.gone = why
+	m.newEpoch(e)
+	if e.starting != nil {
+		e.starting.end(why)
+	}
+	if e.signer != nil {
+		e.signer.process.end(why)
+		m.locks.Add(1)
+		e.signer = nil
+	}
+	m.publish()
+	m.emit(Event{Kind: Removed, Card: e.card.ID, Reason: why.Error(), Epoch: e.card.Epoch})
+}

@@ -1,0 +1,223 @@
+package card
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/kortti-id/kortti/card/internal/wire"
+)
+
+// Unlock logs in to the card that holds cert with the PIN that a person has
+// just given: one C_Login, or none where the PIN was refused before, has the
+// wrong length, or would be the final try without opts.ConfirmFinal. It takes
+// pin over and wipes it; nil lets the person type it on the reader's PIN pad.
+// An unlocked card stays as it is and Unlock returns nil. When ctx ends while
+// the card works on it, the login may still have been made.
+func (m *Manager) Unlock(ctx context.Context, cert Fingerprint, pin *PIN, opts UnlockOptions) error {
+	defer pin.Wipe()
+	const op = "unlock the card"
+	e, err := m.findForLogin(cert)
+	if err != nil {
+		return &Error{Op: op, Err: err}
+	}
+	select {
+	case e.turn <- struct{}{}: // one at a time for each card
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-e.turn }()
+	if done, err := m.mayUnlock(e, cert, pin, opts); done || err != nil {
+		if err != nil {
+			return &Error{Op: op, Err: err}
+		}
+		return nil
+	}
+	if err := m.unlock(ctx, e, cert, pin, opts); err != nil {
+		return failure(op, err)
+	}
+	return nil
+}
+
+// findForLogin returns the card on which cert may be used for login.
+func (m *Manager) findForLogin(cert Fingerprint) (*entry, error) {
+	snapshot := m.Snapshot()
+	card, c, ok := snapshot.Find(cert)
+	switch {
+	case !ok && len(snapshot.Readers) == 0:
+		return nil, ErrNoReader
+	case !ok:
+		return nil, ErrNoCard
+	case !c.Login:
+		return nil, fmt.Errorf("%w: %s", ErrNotForLogin, c.WhyNot)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, mod := range m.modules {
+		for _, s := range mod.slots {
+			if s.entry != nil && s.entry.card.ID == card.ID {
+				return s.entry, nil
+			}
+		}
+	}
+	return nil, ErrRemoved
+}
+
+// mayUnlock applies the PIN rules that need no card. done says that the card
+// is unlocked already.
+func (m *Manager) mayUnlock(e *entry, cert Fingerprint, pin *PIN, opts UnlockOptions) (done bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.closed:
+		return false, ErrClosed
+	case e.gone != nil:
+		return false, e.gone
+	case e.signer != nil:
+		return true, nil
+	}
+	err = m.pins.check(cert, pin, e.card.PIN, opts.ConfirmFinal)
+	if err != nil {
+		m.kept.Add(1)
+	}
+	return false, err
+}
+
+// unlock starts a signer, logs in, and makes the card an unlocked one unless
+// something locked or removed it meanwhile. The holder of e.turn calls it.
+func (m *Manager) unlock(ctx context.Context, e *entry, cert Fingerprint, pin *PIN, opts UnlockOptions) error {
+	p, err := m.start(true)
+	if err != nil {
+		return err
+	}
+	if err := m.setStarting(e, p); err != nil {
+		p.stop(err)
+		return err
+	}
+	err = m.login(ctx, e, p, cert, pin, opts)
+	m.mu.Lock()
+	e.starting = nil
+	if err == nil {
+		err = p.reason() // locked or removed in the meantime
+	}
+	if err == nil {
+		m.becomeUnlocked(e, p, cert)
+	}
+	m.publish()
+	m.mu.Unlock()
+	if err != nil {
+		p.close(err)
+	}
+	return err
+}
+
+// setStarting shows p to those who lock or remove the card.
+func (m *Manager) setStarting(e *entry, p *process) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return ErrClosed
+	}
+	if e.gone != nil {
+		return e.gone
+	}
+	e.starting = p
+	return nil
+}
+
+// login loads the module in p and makes the one C_Login.
+func (m *Manager) login(ctx context.Context, e *entry, p *process, cert Fingerprint, pin *PIN, opts UnlockOptions) error {
+	if _, _, err := p.call(ctx, m.limits.load, wire.Request{Op: wire.Load, Path: e.module.path}, nil); err != nil {
+		return err
+	}
+	request := wire.Request{
+		Op: wire.Login, Slot: e.slotID, Certificate: cert[:], ConfirmFinal: opts.ConfirmFinal, PinPad: pin == nil,
+	}
+	limit, body := m.limits.pad, []byte(nil)
+	if pin != nil {
+		limit, body = m.limits.login, pin.bytes
+	}
+	answer, _, err := p.call(ctx, limit, request, body)
+	if answer.Tried {
+		m.logins.Add(1)
+	}
+	m.noteLogin(e, cert, pin, answer)
+	return err
+}
+
+// noteLogin keeps what the card said to a PIN, also if nobody waits for it any
+// more.
+func (m *Manager) noteLogin(e *entry, cert Fingerprint, pin *PIN, answer wire.Answer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if certs := e.card.Certificates; answer.Tried && answer.Fault == nil {
+		m.pins.noteAccepted(certs)
+	} else if answer.Tried {
+		why := failure("log in", answer.Fault)
+		if errors.Is(why, ErrWrongPIN) {
+			m.pins.noteRefused(certs, pin)
+		}
+		if errors.Is(why, ErrPINLocked) {
+			m.pins.noteLocked(certs)
+		}
+		m.refused.Add(1)
+		m.emit(Event{Kind: PINRefused, Card: e.card.ID, Fingerprint: cert, Reason: why.Error(), Epoch: e.card.Epoch})
+	}
+	if answer.Token != nil {
+		m.setToken(e, *answer.Token)
+	}
+}
+
+// becomeUnlocked makes p the card's signer; mu must be held.
+func (m *Manager) becomeUnlocked(e *entry, p *process, cert Fingerprint) {
+	e.signer = newSigner(m, e, p)
+	e.card.State = Unlocked
+	m.newEpoch(e)
+	m.wg.Go(e.signer.watch)
+	m.emit(Event{Kind: WasUnlocked, Card: e.card.ID, Fingerprint: cert, Epoch: e.card.Epoch})
+}
+
+// Lock ends the unlocked state of a card, or of all cards for "", and an unlock
+// that is under way. It returns when the signer processes are gone and the
+// epochs have risen; locking a locked card does nothing. reason is for people.
+func (m *Manager) Lock(card string, reason string) error {
+	m.mu.Lock()
+	var ending []*process
+	for _, mod := range m.modules {
+		for _, s := range mod.slots {
+			if e := s.entry; e != nil && (card == "" || e.card.ID == card) {
+				ending = append(ending, m.lock(e, reason)...)
+			}
+		}
+	}
+	m.publish()
+	m.mu.Unlock()
+	why := lockedBecause(reason)
+	for _, p := range ending {
+		p.close(why)
+	}
+	return nil
+}
+
+func lockedBecause(reason string) error { return fmt.Errorf("%w: %s", ErrLocked, reason) }
+
+// lock makes a card a locked one at once and returns the processes that are to
+// end, which can sign no more. mu must be held.
+func (m *Manager) lock(e *entry, reason string) (ending []*process) {
+	why := lockedBecause(reason)
+	if e.starting != nil {
+		e.starting.end(why)
+		ending = append(ending, e.starting)
+	}
+	if e.signer == nil {
+		return ending
+	}
+	e.signer.process.because(why) // from here on its calls fail
+	ending = append(ending, e.signer.process)
+	e.signer = nil
+	e.card.State = Locked
+	m.newEpoch(e)
+	m.locks.Add(1)
+	m.emit(Event{Kind: WasLocked, Card: e.card.ID, Reason: reason, Epoch: e.card.Epoch})
+	return ending
+}
