@@ -185,15 +185,15 @@ func (r *response) parseData(element cryptobyte.String) error {
 func (r *response) parseResponder(data *cryptobyte.String) error {
 	var wrapped cryptobyte.String
 	switch {
-	case data.ReadASN1(&wrapped, explicit(1)):
+	case data.PeekASN1Tag(explicit(1)):
 		var name cryptobyte.String
-		if !wrapped.ReadASN1Element(&name, cryptobyte_asn1.SEQUENCE) || !wrapped.Empty() {
+		if !data.ReadASN1(&wrapped, explicit(1)) || !wrapped.ReadASN1Element(&name, cryptobyte_asn1.SEQUENCE) || !wrapped.Empty() {
 			return malformed("responder name")
 		}
 		r.responder.name = name
-	case data.ReadASN1(&wrapped, explicit(2)):
+	case data.PeekASN1Tag(explicit(2)):
 		var hash cryptobyte.String
-		if !wrapped.ReadASN1(&hash, cryptobyte_asn1.OCTET_STRING) || !wrapped.Empty() || len(hash) == 0 {
+		if !data.ReadASN1(&wrapped, explicit(2)) || !wrapped.ReadASN1(&hash, cryptobyte_asn1.OCTET_STRING) || !wrapped.Empty() || len(hash) == 0 {
 			return malformed("responder key")
 		}
 		r.responder.keyHash = hash
@@ -255,14 +255,17 @@ func (s *single) parseID(body *cryptobyte.String) error {
 }
 
 func (s *single) parseStatus(body *cryptobyte.String) error {
-	good, unknown := cryptobyte_asn1.Tag(0).ContextSpecific(), cryptobyte_asn1.Tag(2).ContextSpecific()
 	var content cryptobyte.String
-	switch {
-	case body.ReadASN1(&content, good):
+	var tag cryptobyte_asn1.Tag
+	if !body.ReadAnyASN1(&content, &tag) {
+		return malformed("certificate status")
+	}
+	switch tag {
+	case cryptobyte_asn1.Tag(0).ContextSpecific():
 		s.status = statusGood
-	case body.ReadASN1(&content, unknown):
+	case cryptobyte_asn1.Tag(2).ContextSpecific():
 		s.status = statusUnknown
-	case body.ReadASN1(&content, explicit(1)):
+	case explicit(1):
 		s.status = statusRevoked
 		if !content.ReadASN1GeneralizedTime(&s.revokedAt) {
 			return malformed("revocation time")
