@@ -72,7 +72,7 @@ func startProcess(executable string, role wire.Role, quiet bool, log *slog.Logge
 	go func() {
 		err := cmd.Wait()
 		output.flush()
-		p.because(fmt.Errorf("%w: %v", ErrModuleCrashed, err))
+		p.because(fmt.Errorf("%w: %s", ErrModuleCrashed, output.crash(err)))
 		conn.Close()
 		close(p.done)
 	}()
@@ -102,7 +102,7 @@ func socketPair() (net.Conn, *os.File, error) {
 }
 
 func cleanEnvironment() []string {
-	env := []string{} // not nil: that would mean all of ours
+	env := []string{"GOTRACEBACK=none"} // a crash is a line, not a dump
 	for _, name := range environment {
 		if value, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+value)
@@ -231,14 +231,12 @@ type lines struct {
 	pending []byte
 	count   int
 	size    int
+	signal  string // "SIGSEGV: segmentation violation", as Go's runtime reports a crash in C
 }
 
 // Write logs whole lines, capped in length and number.
 func (l *lines) Write(b []byte) (int, error) {
 	l.size += len(b)
-	if l.quiet {
-		return len(b), nil
-	}
 	for rest := b; len(rest) > 0; {
 		line, after, whole := bytes.Cut(rest, []byte("\n"))
 		l.pending = append(l.pending, line[:min(len(line), maxLine-len(l.pending))]...)
@@ -259,10 +257,24 @@ func (l *lines) flush() {
 	l.emit()
 }
 
+// crash says how the process ended.
+func (l *lines) crash(exit error) string {
+	switch {
+	case l.signal != "":
+		return l.signal
+	case exit == nil:
+		return "it ended by itself"
+	}
+	return exit.Error()
+}
+
 func (l *lines) emit() {
 	line := printable(l.pending)
 	l.pending = l.pending[:0]
-	if line == "" || l.count >= maxLines {
+	if l.signal == "" && strings.HasPrefix(line, "SIG") {
+		l.signal = line
+	}
+	if line == "" || l.quiet || l.count >= maxLines {
 		return
 	}
 	l.count++

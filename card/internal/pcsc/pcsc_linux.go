@@ -61,9 +61,8 @@ static long kortti_pcsc_release(pcsc *p, long context) { return p->release(conte
 static long kortti_pcsc_list(pcsc *p, long context, char *names, unsigned long *length) { return p->list(context, NULL, names, length); }
 static long kortti_pcsc_change(pcsc *p, long context, unsigned long timeout, reader_state *s, unsigned long n) { return p->change(context, timeout, s, n); }
 static long kortti_pcsc_cancel(pcsc *p, long context) { return p->cancel(context); }
-static long kortti_pcsc_connect(pcsc *p, long context, const char *reader, unsigned long share, long *card) {
-	unsigned long protocol;
-	return p->connect(context, reader, share, ANY_PROTOCOL, card, &protocol);
+static long kortti_pcsc_connect(pcsc *p, long context, const char *reader, unsigned long share, long *card, unsigned long *protocol) {
+	return p->connect(context, reader, share, ANY_PROTOCOL, card, protocol);
 }
 static long kortti_pcsc_reconnect(pcsc *p, long card, unsigned long share) {
 	unsigned long protocol;
@@ -72,9 +71,9 @@ static long kortti_pcsc_reconnect(pcsc *p, long card, unsigned long share) {
 static long kortti_pcsc_disconnect(pcsc *p, long card, unsigned long disposition) { return p->disconnect(card, disposition); }
 static long kortti_pcsc_begin(pcsc *p, long card) { return p->begin(card); }
 static long kortti_pcsc_end(pcsc *p, long card) { return p->end(card, 0); }
-static long kortti_pcsc_transmit(pcsc *p, long card, const unsigned char *command, unsigned long n, unsigned char *answer, unsigned long *room) {
-	// T=0 and T=1 have the same form of request; pcsc-lite sends by the protocol of the connection.
-	const io_request request = { 1, sizeof request };
+static long kortti_pcsc_transmit(pcsc *p, long card, unsigned long protocol, const unsigned char *command, unsigned long n,
+		unsigned char *answer, unsigned long *room) {
+	const io_request request = { protocol, sizeof request };
 	return p->transmit(card, &request, command, n, NULL, answer, room);
 }
 */
@@ -178,25 +177,26 @@ func (s *lite) cancel() { C.kortti_pcsc_cancel(s.functions, s.context) }
 func (s *lite) open(reader string, share uint32) (handle, error) {
 	name := C.CString(reader)
 	defer C.free(unsafe.Pointer(name))
-	var h C.long
-	err := answer("SCardConnect", C.kortti_pcsc_connect(s.functions, s.context, name, C.ulong(share), &h))
-	return handle(h), err
+	var card C.long
+	var protocol C.ulong
+	err := answer("SCardConnect", C.kortti_pcsc_connect(s.functions, s.context, name, C.ulong(share), &card, &protocol))
+	return handle{int64(card), uint32(protocol)}, err
 }
 
 func (s *lite) reopen(h handle) error {
-	return answer("SCardReconnect", C.kortti_pcsc_reconnect(s.functions, C.long(h), shareShared))
+	return answer("SCardReconnect", C.kortti_pcsc_reconnect(s.functions, C.long(h.card), shareShared))
 }
 
 func (s *lite) close(h handle, disposition uint32) error {
-	return answer("SCardDisconnect", C.kortti_pcsc_disconnect(s.functions, C.long(h), C.ulong(disposition)))
+	return answer("SCardDisconnect", C.kortti_pcsc_disconnect(s.functions, C.long(h.card), C.ulong(disposition)))
 }
 
 func (s *lite) begin(h handle) error {
-	return answer("SCardBeginTransaction", C.kortti_pcsc_begin(s.functions, C.long(h)))
+	return answer("SCardBeginTransaction", C.kortti_pcsc_begin(s.functions, C.long(h.card)))
 }
 
 func (s *lite) end(h handle) error {
-	return answer("SCardEndTransaction", C.kortti_pcsc_end(s.functions, C.long(h)))
+	return answer("SCardEndTransaction", C.kortti_pcsc_end(s.functions, C.long(h.card)))
 }
 
 // maxAnswer is the longest answer of a card: extended length, ISO 7816-4.
@@ -205,7 +205,7 @@ const maxAnswer = 65536 + 2
 func (s *lite) transmit(h handle, command []byte) ([]byte, error) {
 	out := make([]byte, maxAnswer)
 	room := C.ulong(len(out))
-	err := answer("SCardTransmit", C.kortti_pcsc_transmit(s.functions, C.long(h),
+	err := answer("SCardTransmit", C.kortti_pcsc_transmit(s.functions, C.long(h.card), C.ulong(h.protocol),
 		(*C.uchar)(unsafe.SliceData(command)), C.ulong(len(command)), (*C.uchar)(&out[0]), &room))
 	if err != nil {
 		return nil, err

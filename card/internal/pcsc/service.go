@@ -18,8 +18,11 @@ type service interface {
 	release() error
 }
 
-// handle is a SCARDHANDLE.
-type handle int64
+// handle is a SCARDHANDLE and the protocol agreed with the card (T=0 or T=1).
+type handle struct {
+	card     int64
+	protocol uint32
+}
 
 // rawState is SCARD_READERSTATE.
 type rawState struct {
@@ -51,14 +54,11 @@ const (
 	codeNoService           = 0x8010001D
 	codeServiceStopped      = 0x8010001E
 	codeNoReadersAvailable  = 0x8010002E
-	codeInternalError       = 0x80100001
 	codeUnresponsiveCard    = 0x80100066
 	codeUnpoweredCard       = 0x80100067
 	codeResetCard           = 0x80100068
 	codeRemovedCard         = 0x80100069
 	codeInsufficientBuffer  = 0x80100008
-	codeProtocolMismatch    = 0x8010000F
-	codeUnsupportedFunction = 0x8010001F
 )
 
 // reasons are the codes that callers choose by.

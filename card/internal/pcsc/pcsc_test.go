@@ -1,0 +1,287 @@
+package pcsc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+	"time"
+)
+
+func openContext(t *testing.T) *Context {
+	t.Helper()
+	c, err := Establish()
+	check(t, err)
+	t.Cleanup(func() { check(t, c.Close()) })
+	return c
+}
+
+func verifyPIN(t *testing.T, c *Context, card *virtualCard) *Card {
+	t.Helper()
+	connection, err := c.Connect(readerName)
+	check(t, err)
+	answer, err := connection.Transmit([]byte{0x00, 0x20, 0, 1, 4, '1', '2', '3', '4'})
+	if err != nil || !bytes.Equal(answer, []byte{0x90, 0}) {
+		t.Fatalf("VERIFY: % x, %v", answer, err)
+	}
+	if _, pin := card.state(); !pin {
+		t.Fatal("the card has no verified PIN")
+	}
+	return connection
+}
+
+func soon(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestMissingLibraryIsNamed(t *testing.T) {
+	_, err := establish(func() (service, error) { return connectBy("libpcsclite-is-not-here.so.1") })
+	if !errors.Is(err, ErrUnavailable) || !bytes.Contains([]byte(err.Error()), []byte("libpcsclite-is-not-here")) {
+		t.Errorf("without the library: %v", err)
+	}
+	if _, err := establish(func() (service, error) { return connectBy("libc.so.6") }); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("with another library: %v", err)
+	}
+}
+
+func TestMissingServiceIsNamed(t *testing.T) {
+	if _, err := Establish(); !errors.Is(err, ErrNoService) {
+		t.Errorf("without pcscd: %v", err)
+	}
+}
+
+func TestReadersAndCards(t *testing.T) {
+	start(t, readerSetup)
+	c := openContext(t)
+	now, err := c.Readers()
+	check(t, err)
+	if len(now) != 2 || now[0].Name != readerName || now[1].Name != readerTwo || now[0].Present || now[0].ATR != nil {
+		t.Fatalf("readers %+v", now)
+	}
+
+	changes := make(chan []ReaderState, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	watcher := openContext(t)
+	go func() { ended <- watcher.Watch(ctx, func(s []ReaderState) { changes <- s }) }()
+	expect := func(what string, wanted func(ReaderState) bool) {
+		t.Helper()
+		for {
+			select {
+			case s := <-changes:
+				if wanted(s[0]) {
+					return
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatalf("the watcher was not told: %s", what)
+			}
+		}
+	}
+	expect("empty at first", func(s ReaderState) bool { return !s.Present })
+	card := insert(t, c)
+	expect("inserted", func(s ReaderState) bool { return s.Present && bytes.Equal(s.ATR, cardATR) })
+	card.pull()
+	expect("pulled", func(s ReaderState) bool { return !s.Present && s.ATR == nil })
+
+	start := time.Now()
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("the watcher ended with %v", err)
+	}
+	if d := time.Since(start); d > relist/2 {
+		t.Errorf("the watcher ended %v after it was cancelled", d)
+	}
+}
+
+// Programs that connect change a reader's state, but nothing that is told.
+func TestWaitIsNotDisturbedByOthers(t *testing.T) {
+	start(t, readerSetup)
+	c, other := openContext(t), openContext(t)
+	card := insert(t, c)
+	now, err := c.Readers()
+	check(t, err)
+	ended := make(chan error)
+	go func() {
+		after, err := c.Wait(t.Context(), now)
+		if err == nil && after[0].Present {
+			err = fmt.Errorf("told of %+v after %+v", after, now)
+		}
+		ended <- err
+	}()
+	for range 5 {
+		connection, err := other.Connect(readerName)
+		check(t, err)
+		check(t, connection.Disconnect())
+	}
+	card.pull()
+	check(t, <-ended)
+}
+
+func TestReaderArrivesAndLeaves(t *testing.T) {
+	d := start(t, "")
+	c := openContext(t)
+	if now, err := c.Readers(); err != nil || len(now) != 0 {
+		t.Fatalf("readers %v, %v", now, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	arrived := make(chan error)
+	go func() {
+		now, err := c.Wait(ctx, nil)
+		if err == nil && (len(now) == 0 || now[0].Name != readerName) {
+			err = fmt.Errorf("told of %+v", now)
+		}
+		arrived <- err
+	}()
+	check(t, os.WriteFile(d.setup, []byte(readerSetup), 0o644))
+	fmt.Fprintln(d.stdin)
+	check(t, <-arrived)
+}
+
+func TestServiceDiesAndReturns(t *testing.T) {
+	d := start(t, readerSetup)
+	c := openContext2(t)
+	ended := make(chan error)
+	now, err := c.Readers()
+	check(t, err)
+	go func() {
+		_, err := c.Wait(t.Context(), now)
+		ended <- err
+	}()
+	d.stop()
+	if err := <-ended; !errors.Is(err, ErrNoService) {
+		t.Errorf("the service died: %v", err)
+	}
+	if _, err := c.Readers(); !errors.Is(err, ErrNoService) {
+		t.Errorf("reading from a dead service: %v", err)
+	}
+	start(t, readerSetup)
+	if now, err := openContext(t).Readers(); err != nil || len(now) != 2 {
+		t.Errorf("after its return: %v, %v", now, err)
+	}
+}
+
+// openContext2 opens a context whose end may fail, as the service's did.
+func openContext2(t *testing.T) *Context {
+	t.Helper()
+	c, err := Establish()
+	check(t, err)
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// What lock is for: a holder keeps the card powered and its PIN verified; the
+// reset ends it, and says so.
+func TestResetEndsAVerifiedPIN(t *testing.T) {
+	start(t, readerSetup)
+	c, holder := openContext(t), openContext(t)
+	card := insert(t, c)
+	held := verifyPIN(t, holder, card)
+	before, _ := card.state()
+
+	check(t, c.Reset(t.Context(), readerName))
+	after, pin := card.state()
+	if after != before+1 || pin {
+		t.Errorf("%d resets, PIN verified: %v", after-before, pin)
+	}
+	if _, err := held.Transmit([]byte{0x80, 0xca, 0, 0, 1}); code(err) != codeResetCard {
+		t.Errorf("the holder was told %v", err)
+	}
+	check(t, held.Disconnect())
+
+	// A connection made afterwards works.
+	connection, err := c.Connect(readerName)
+	check(t, err)
+	answer, err := connection.Transmit([]byte{0x80, 0xca, 0, 0, 1})
+	if err != nil || !bytes.Equal(answer, []byte{0, 0x90, 0}) {
+		t.Errorf("after the reset: % x, %v", answer, err)
+	}
+	check(t, connection.Disconnect())
+}
+
+// A watcher that waits on the same context does not keep a reset waiting.
+func TestResetWhileWaiting(t *testing.T) {
+	start(t, readerSetup)
+	c := openContext(t)
+	card := insert(t, c)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- c.Watch(ctx, func([]ReaderState) {}) }()
+	before, _ := card.state()
+	for range 3 {
+		check(t, c.Reset(t.Context(), readerName))
+	}
+	if after, _ := card.state(); after != before+3 {
+		t.Errorf("%d resets of 3", after-before)
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestResetIsRefusedWhileAnotherIsInside(t *testing.T) {
+	start(t, readerSetup)
+	c, holder := openContext(t), openContext(t)
+	card := insert(t, c)
+	held := verifyPIN(t, holder, card)
+	before, _ := card.state()
+
+	check(t, holder.service.begin(held.handle))
+	if err := c.Reset(soon(t), readerName); !errors.Is(err, ErrBusy) {
+		t.Errorf("inside another's transaction: %v", err)
+	}
+	if after, pin := card.state(); after != before || !pin {
+		t.Error("the card was reset although that was refused")
+	}
+
+	// It is done as soon as the other is out.
+	done := make(chan error)
+	go func() { done <- c.Reset(t.Context(), readerName) }()
+	check(t, holder.service.end(held.handle))
+	check(t, <-done)
+	if _, pin := card.state(); pin {
+		t.Error("the PIN is still verified")
+	}
+	check(t, held.Disconnect())
+
+	exclusive, err := holder.service.open(readerName, shareExclusive)
+	check(t, err)
+	if err := c.Reset(soon(t), readerName); !errors.Is(err, ErrBusy) {
+		t.Errorf("held exclusively: %v", err)
+	}
+	waitFor(t, c, func(s ReaderState) bool { return s.Exclusive })
+	check(t, holder.service.close(exclusive, leaveCard))
+	check(t, c.Reset(t.Context(), readerName))
+}
+
+func TestResetOfNothing(t *testing.T) {
+	start(t, readerSetup)
+	c := openContext(t)
+	if err := c.Reset(t.Context(), readerName); !errors.Is(err, ErrNoCard) {
+		t.Errorf("an empty reader: %v", err)
+	}
+	if err := c.Reset(t.Context(), "No such reader 00 00"); !errors.Is(err, ErrNoReader) {
+		t.Errorf("no such reader: %v", err)
+	}
+}
+
+func TestCardPutBackIsAChange(t *testing.T) {
+	start(t, readerSetup)
+	c := openContext(t)
+	first := insert(t, c)
+	before, err := c.Readers()
+	check(t, err)
+	first.pull()
+	waitFor(t, c, func(s ReaderState) bool { return !s.Present })
+	insert(t, c)
+	after := waitFor(t, c, func(s ReaderState) bool { return s.Present && len(s.ATR) > 0 })
+	if slices.EqualFunc(before, after, ReaderState.Equal) {
+		t.Error("a card that was out and in again looks as if it had never moved")
+	}
+}
