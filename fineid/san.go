@@ -2,6 +2,7 @@ package fineid
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
 	"slices"
@@ -29,7 +30,7 @@ func readAlternativeNames(cert *x509.Certificate, id *Identity) error {
 		}
 		id.Email = email
 	}
-	names, err := otherNames(cert)
+	names, _, err := otherNames(cert)
 	if err != nil {
 		return err
 	}
@@ -53,20 +54,17 @@ func readAlternativeNames(cert *x509.Certificate, id *Identity) error {
 // this package does know them, so the result is then a shallow copy of cert
 // without that mark. In all other cases it is cert itself.
 func Understood(cert *x509.Certificate) *x509.Certificate {
-	if !containsOID(cert.UnhandledCriticalExtensions, oidSubjectAltName) {
+	if !slices.ContainsFunc(cert.UnhandledCriticalExtensions, oidSubjectAltName.Equal) {
 		return cert
 	}
-	names, err := otherNames(cert)
-	if err != nil || len(names) == 0 {
+	names, total, err := otherNames(cert)
+	if err != nil || total == 0 || len(names) != total {
 		return cert
 	}
 	for _, name := range names {
 		if _, err := name.upn(); err != nil || !name.oid.Equal(oidUPN) {
 			return cert
 		}
-	}
-	if count, err := countNames(cert); err != nil || count != len(names) {
-		return cert
 	}
 	understood := *cert
 	understood.UnhandledCriticalExtensions = slices.DeleteFunc(
@@ -90,55 +88,35 @@ func (n otherName) upn() (string, error) {
 	return text(string(s))
 }
 
-// otherNames lists the otherNames of the subjectAltName.
-func otherNames(cert *x509.Certificate) ([]otherName, error) {
-	var names []otherName
-	err := eachName(cert, func(tag cryptobyte_asn1.Tag, content cryptobyte.String) error {
+// otherNames lists the otherNames among the GeneralNames of the
+// subjectAltName (RFC 5280 4.2.1.6), and counts all names there.
+func otherNames(cert *x509.Certificate) (names []otherName, total int, err error) {
+	i := slices.IndexFunc(cert.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidSubjectAltName) })
+	if i < 0 {
+		return nil, 0, nil
+	}
+	der := cryptobyte.String(cert.Extensions[i].Value)
+	var list cryptobyte.String
+	if !der.ReadASN1(&list, cryptobyte_asn1.SEQUENCE) || !der.Empty() {
+		return nil, 0, fmt.Errorf("%w: not a list of names", ErrMalformed)
+	}
+	for !list.Empty() {
+		var content cryptobyte.String
+		var tag cryptobyte_asn1.Tag
+		if !list.ReadAnyASN1(&content, &tag) {
+			return nil, 0, fmt.Errorf("%w: truncated name", ErrMalformed)
+		}
+		total++
 		if tag != tagOtherName {
-			return nil
+			continue
 		}
 		var name otherName
 		if !content.ReadASN1ObjectIdentifier(&name.oid) ||
 			!content.ReadASN1(&name.value, cryptobyte_asn1.Tag(0).ContextSpecific().Constructed()) ||
 			!content.Empty() {
-			return fmt.Errorf("otherName: %w", ErrMalformed)
+			return nil, 0, fmt.Errorf("otherName: %w", ErrMalformed)
 		}
 		names = append(names, name)
-		return nil
-	})
-	return names, err
-}
-
-func countNames(cert *x509.Certificate) (int, error) {
-	count := 0
-	err := eachName(cert, func(cryptobyte_asn1.Tag, cryptobyte.String) error {
-		count++
-		return nil
-	})
-	return count, err
-}
-
-// eachName walks the GeneralNames of the subjectAltName (RFC 5280 4.2.1.6).
-func eachName(cert *x509.Certificate, visit func(cryptobyte_asn1.Tag, cryptobyte.String) error) error {
-	for _, extension := range cert.Extensions {
-		if !extension.Id.Equal(oidSubjectAltName) {
-			continue
-		}
-		der := cryptobyte.String(extension.Value)
-		var list cryptobyte.String
-		if !der.ReadASN1(&list, cryptobyte_asn1.SEQUENCE) || !der.Empty() {
-			return fmt.Errorf("%w: not a list of names", ErrMalformed)
-		}
-		for !list.Empty() {
-			var content cryptobyte.String
-			var tag cryptobyte_asn1.Tag
-			if !list.ReadAnyASN1(&content, &tag) {
-				return fmt.Errorf("%w: truncated name", ErrMalformed)
-			}
-			if err := visit(tag, content); err != nil {
-				return err
-			}
-		}
 	}
-	return nil
+	return names, total, nil
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -108,8 +107,3 @@ func text(value any) (string, error) {
 }
 
 func invisible(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError }
-
-// contains is slices.Contains for object identifiers.
-func containsOID(list []asn1.ObjectIdentifier, oid asn1.ObjectIdentifier) bool {
-	return slices.ContainsFunc(list, oid.Equal)
-}

@@ -13,6 +13,7 @@ package fineidtest
 
 import (
 	"bytes"
+	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -143,15 +144,25 @@ func (p *PKI) Serve() (stop func() error, err error) {
 			return nil, err
 		}
 	}
-	server := &http.Server{Handler: p.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	serving, cancel := context.WithCancel(context.Background())
+	server := &http.Server{
+		Handler: p.Handler(), ReadHeaderTimeout: 10 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return serving },
+	}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	return func() error {
-		closed := server.Close()
-		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serve test PKI: %w", err)
+		cancel() // answers that OCSP.Delay holds back
+		patience, enough := context.WithTimeout(context.Background(), time.Second)
+		defer enough()
+		err := server.Shutdown(patience)
+		if errors.Is(err, context.DeadlineExceeded) { // a client keeps a connection without a request
+			err = server.Close()
 		}
-		return closed
+		if served := <-done; !errors.Is(served, http.ErrServerClosed) {
+			err = errors.Join(err, served)
+		}
+		return err
 	}, nil
 }
 

@@ -3,7 +3,7 @@ package fineidtest
 import (
 	"bytes"
 	"crypto"
-	"crypto/sha1" //nolint:gosec // RFC 6960 identifies issuers by SHA-1
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -66,9 +66,9 @@ const (
 // The structures of RFC 6960 4.1.1 and 4.2.1.
 
 type certID struct {
-	Hash             pkix.AlgorithmIdentifier
-	NameHash, KeyHas []byte
-	Serial           *big.Int
+	Hash              pkix.AlgorithmIdentifier
+	NameHash, KeyHash []byte
+	Serial            *big.Int
 }
 
 type ocspRequest struct {
@@ -101,7 +101,7 @@ type revokedInfo struct {
 }
 
 type responseData struct {
-	Responder  asn1.RawValue `asn1:"explicit,tag:1"` // byName
+	Responder  asn1.RawValue // [1] byName
 	ProducedAt time.Time     `asn1:"generalized"`
 	Responses  []singleResponse
 	Extensions []pkix.Extension `asn1:"explicit,tag:1,omitempty,optional"`
@@ -220,7 +220,7 @@ func (p *PKI) answer(ca *CA, request *ocspRequest) ([]byte, int) {
 // fits tells whether the request is about certificates of the issuer.
 func (id certID) fits(issuer *x509.Certificate) bool {
 	name, key, err := issuerHashes(id.Hash.Algorithm, issuer)
-	return err == nil && bytes.Equal(name, id.NameHash) && bytes.Equal(key, id.KeyHas)
+	return err == nil && bytes.Equal(name, id.NameHash) && bytes.Equal(key, id.KeyHash)
 }
 
 func issuerHashes(algorithm asn1.ObjectIdentifier, issuer *x509.Certificate) (name, key []byte, err error) {
@@ -265,7 +265,7 @@ func (p *PKI) status(ca *CA, id certID) (singleResponse, error) {
 		response.ID.Serial = new(big.Int).Add(id.Serial, big.NewInt(1))
 	}
 	if p.OCSP.OtherIssuer.Load() {
-		response.ID.NameHash, response.ID.KeyHas, err = issuerHashes(id.Hash.Algorithm, p.other(ca).Certificate)
+		response.ID.NameHash, response.ID.KeyHash, err = issuerHashes(id.Hash.Algorithm, p.other(ca).Certificate)
 	}
 	return response, err
 }
@@ -290,7 +290,7 @@ func (p *PKI) sign(ca *CA, data responseData) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	data.Responder = asn1.RawValue{FullBytes: cert.RawSubject}
+	data.Responder = asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 1, IsCompound: true, Bytes: cert.RawSubject}
 	raw, err := asn1.Marshal(data)
 	if err != nil {
 		return nil, err
