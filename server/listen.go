@@ -161,10 +161,12 @@ func (s *Server) ListenAndServe(ctx context.Context, next http.Handler) error {
 	servers := []*http.Server{main}
 	failed := make(chan error, 2)
 	var running sync.WaitGroup
+	s.log.Info("serving", "address", s.main.Addr().String())
 	running.Go(func() { failed <- serve(s.main) })
 	if s.admin != nil {
 		admin := &http.Server{Handler: s.adminHandler(), ReadHeaderTimeout: headerTimeout, MaxHeaderBytes: maxHeader}
 		servers = append(servers, admin)
+		s.log.Info("serving metrics", "address", s.admin.Addr().String())
 		running.Go(func() { failed <- admin.Serve(s.admin) })
 	}
 	var err error

@@ -129,17 +129,9 @@ func load(args []string, want int) (loaded, error) {
 }
 
 func serve(ctx context.Context, config server.Config) error {
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	srv, err := server.New(ctx, config, server.Options{Log: log})
+	srv, err := server.New(ctx, config, server.Options{Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err != nil {
 		return err
-	}
-	if err := srv.Listen(); err != nil {
-		return errors.Join(err, srv.Close())
-	}
-	log.Info("serving", "address", srv.Addr().String())
-	if admin := srv.AdminAddr(); admin != nil {
-		log.Info("serving metrics", "address", admin.String())
 	}
 	return errors.Join(srv.Serve(ctx), srv.Close())
 }

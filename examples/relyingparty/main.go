@@ -7,7 +7,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log"
 	"net/http"
 	"os"
 	"os/signal"
@@ -22,7 +21,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, *config); err != nil {
-		log.Fatal("relyingparty: ", err)
+		fmt.Fprintln(os.Stderr, "relyingparty:", err)
+		os.Exit(1)
 	}
 }
 
