@@ -174,6 +174,7 @@ func (m *Manager) becomeUnlocked(e *entry, p *process, cert Fingerprint) {
 	e.card.State = Unlocked
 	m.newEpoch(e)
 	m.wg.Go(e.signer.watch)
+	m.publish() // before the event, or who reads it finds the old state
 	m.emit(Event{Kind: WasUnlocked, Card: e.card.ID, Fingerprint: cert, Epoch: e.card.Epoch})
 }
 
@@ -218,6 +219,7 @@ func (m *Manager) lock(e *entry, reason string) (ending []*process) {
 	e.card.State = Locked
 	m.newEpoch(e)
 	m.locks.Add(1)
+	m.publish() // before the event, or who reads it finds the old state
 	m.emit(Event{Kind: WasLocked, Card: e.card.ID, Reason: reason, Epoch: e.card.Epoch})
 	return ending
 }
