@@ -26,9 +26,17 @@ type anchors struct {
 	content       string // what the trust epoch is made from
 }
 
+// pins gives the test for anchors among the issuing CAs.
+func pins(enabled bool) func(*x509.Certificate) bool {
+	return func(c *x509.Certificate) bool {
+		_, ok := fineid.Pinned(c)
+		return enabled && ok
+	}
+}
+
 // newAnchors fills the pools. The roots pool is never nil or empty: x509 would
 // take the system's roots for a nil one and let the whole web PKI in.
-func newAnchors(roots, issuing []*x509.Certificate, pins bool) (anchors, error) {
+func newAnchors(roots, issuing []*x509.Certificate, pinned func(*x509.Certificate) bool) (anchors, error) {
 	a := anchors{roots: x509.NewCertPool(), intermediates: x509.NewCertPool()}
 	trusted := 0
 	var sums []string
@@ -46,7 +54,7 @@ func newAnchors(roots, issuing []*x509.Certificate, pins bool) (anchors, error) 
 		}
 		a.intermediates.AddCert(c)
 		kind := "issuing "
-		if _, pinned := fineid.Pinned(c); pins && pinned {
+		if pinned(c) {
 			a.roots.AddCert(c)
 			trusted++
 			kind = "pinned "

@@ -122,7 +122,7 @@ func (v *Verifier) Reload(c Config) error {
 }
 
 func newState(c Config) (*state, error) {
-	a, err := newAnchors(c.Roots, c.Issuing, c.Pins)
+	a, err := newAnchors(c.Roots, c.Issuing, pins(c.Pins))
 	if err != nil {
 		return nil, err
 	}
