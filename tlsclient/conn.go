@@ -2,6 +2,7 @@ package tlsclient
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptrace"
@@ -39,6 +40,9 @@ func (c *conn) roundTrip(req *http.Request, body *body) (resp *http.Response, er
 		body.commit()
 		c.pool.settle(c, answered, nil)
 		resp.Request = req
+		if resp.StatusCode != http.StatusSwitchingProtocols { // there wire explains errors itself
+			resp.Body = &answer{resp.Body, c.wire}
+		}
 		return resp, nil, false
 	}
 	again = (!headersOut.Load() || unprocessed(err)) && body.detach() && req.Context().Err() == nil
@@ -79,6 +83,22 @@ type streamError struct {
 }
 
 func (streamError) Error() string { return "HTTP/2 stream error" }
+
+// answer is a response's body; it says why the connection was closed.
+type answer struct {
+	io.ReadCloser
+	wire *wire
+}
+
+func (a *answer) Read(p []byte) (int, error) {
+	n, err := a.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		if reason := a.wire.registry.reason(); reason != nil {
+			err = fmt.Errorf("read the response: connection closed: %w", reason)
+		}
+	}
+	return n, err
+}
 
 // body is a request's body during one attempt. As long as nothing was read from
 // it, another attempt can have it: a failed attempt's Close is kept from it

@@ -42,6 +42,7 @@ type pool struct {
 	progress  time.Time // when a request last got a connection
 	holdUntil time.Time // no dial before, after one that failed
 	timer     *time.Timer
+	refused   refusal
 	retired   error
 	upgrade   *pool // of HTTP/1.1 connections, for a host that speaks HTTP/2
 }
@@ -52,6 +53,14 @@ type waiter struct{ got chan grant }
 type grant struct {
 	conn *conn
 	err  error
+}
+
+// refusal is the answer of a host that a signature did not satisfy. Requests
+// that come a moment later get the same one: those that waited together do not
+// all arrive at once, and another signature would change nothing.
+type refusal struct {
+	err error
+	at  time.Time
 }
 
 // newPool returns a pool that dials as d says; first may be nil.
@@ -85,9 +94,9 @@ func (p *pool) join(c *conn) {
 func (p *pool) get(ctx context.Context) (*conn, error) {
 	w := &waiter{got: make(chan grant, 1)}
 	p.mu.Lock()
-	if p.retired != nil {
-		defer p.unlock()
-		return nil, p.retired
+	if err := p.closedTo(time.Now()); err != nil {
+		p.unlock()
+		return nil, err
 	}
 	if len(p.waiting) == 0 {
 		p.progress = time.Now() // the wait for headway begins now
@@ -112,6 +121,14 @@ func (p *pool) get(ctx context.Context) (*conn, error) {
 	default:
 	}
 	return nil, context.Cause(ctx)
+}
+
+// closedTo says why no request may wait now, nil if it may.
+func (p *pool) closedTo(now time.Time) error {
+	if p.retired == nil && now.Sub(p.refused.at) < StallTime {
+		return p.refused.err
+	}
+	return p.retired
 }
 
 // update looks at the pool. It never blocks: if the lock is held, its holder
@@ -309,12 +326,22 @@ func (p *pool) settle(c *conn, o outcome, err error) error {
 	case o == answered:
 		c.proven = true
 	case o == failed && c.signed && !c.proven && c.cc.Err() != nil:
-		p.failWaiting(&UpstreamError{p.dialing.target.address(), "request", err})
+		p.refuse(&UpstreamError{p.dialing.target.address(), "request", err})
 	}
 	retired := p.retired
 	p.mu.Unlock()
 	p.update()
 	return retired
+}
+
+// refuse gives those who wait, and those who come in a moment, the error of a
+// signed connection; among several the TLS alert, which says most.
+func (p *pool) refuse(err error) {
+	var alert tls.AlertError
+	if now := time.Now(); now.Sub(p.refused.at) >= StallTime || errors.As(err, &alert) {
+		p.refused = refusal{err, now}
+	}
+	p.failWaiting(p.refused.err)
 }
 
 // costsSignature reports, once, whether the connection was made by a signature:

@@ -1,0 +1,103 @@
+package tlsclient_test
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/kortti-id/kortti/tlsclient"
+)
+
+// A cold burst costs one signature, whatever the host speaks.
+func TestColdBurst(t *testing.T) {
+	for _, k := range kinds() {
+		for _, n := range []int{40, 300} {
+			t.Run(fmt.Sprintf("%v,%d", k, n), func(t *testing.T) {
+				noLeaks(t)
+				people := newCA(t, "people", nil)
+				cert, key := newCard(t, people, "meri")
+				s := newServer(t, k, []*ca{people}, func(w http.ResponseWriter, r *http.Request) {
+					time.Sleep(time.Millisecond) // so that requests overlap
+					ok(w, r)
+				})
+				tr := client(t, s, tlsclient.Config{Source: tlsclient.Static(cert)})
+				for i, err := range burst(t.Context(), tr, n, "https://card.test/") {
+					if err != nil {
+						t.Fatalf("request %d: %v", i, err)
+					}
+				}
+				c := tr.Counters()
+				if got := key.signatures.Load(); got != 1 || c.Signatures != 1 || c.Handshakes.Full != 1 {
+					t.Errorf("%d signatures, want 1; %+v", got, c)
+				}
+				if c.Requests != uint64(n) || c.SignaturesAvoided != uint64(n-1) {
+					t.Errorf("want %d requests, %d of them without a signature: %+v", n, n-1, c)
+				}
+				if max := int64(1 + (n-1)/100); k.h2 && s.accepted.Load() > max {
+					t.Errorf("%d HTTP/2 connections, want at most %d", s.accepted.Load(), max)
+				}
+				if !k.h2 && !k.tickets && s.accepted.Load() != 1 {
+					t.Errorf("%d connections without tickets, want 1", s.accepted.Load())
+				}
+				if !k.h2 && k.tickets && (s.accepted.Load() < 2 || c.Handshakes.Resumed == 0) {
+					t.Errorf("a host with tickets got %d connections over HTTP/1.1: %+v", s.accepted.Load(), c)
+				}
+			})
+		}
+	}
+}
+
+// A host that rejects the certificate after the handshake, as TLS 1.3 servers
+// do, costs one signature for all who wait, not one each.
+func TestRejectedCertificateCostsOneSignature(t *testing.T) {
+	for _, k := range kinds() {
+		t.Run(k.String(), func(t *testing.T) {
+			noLeaks(t)
+			people, strangers := newCA(t, "people", nil), newCA(t, "people", nil) // one name, two keys
+			cert, key := newCard(t, strangers, "meri")
+			s := newServer(t, k, []*ca{people}, ok)
+			tr := client(t, s, tlsclient.Config{Source: tlsclient.Static(cert)})
+			for i, err := range burst(t.Context(), tr, 40, "https://card.test/") {
+				if err == nil {
+					t.Fatalf("request %d was answered", i)
+				}
+			}
+			if got := key.signatures.Load(); got != 1 {
+				t.Errorf("%d signatures, want 1", got)
+			}
+		})
+	}
+}
+
+// A request that blocks the only connection of a host without tickets does not
+// block the others for ever: further connections cost a signature each, up to
+// a stated number.
+func TestTicketlessHostIsNotBlocked(t *testing.T) {
+	noLeaks(t)
+	people := newCA(t, "people", nil)
+	cert, key := newCard(t, people, "meri")
+	release := make(chan struct{})
+	s := newServer(t, kind{tls.VersionTLS13, false, false}, []*ca{people}, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/poll" {
+			<-release
+		}
+		ok(w, r)
+	})
+	tr := client(t, s, tlsclient.Config{Source: tlsclient.Static(cert)})
+	polls := make(chan []error)
+	go func() { polls <- burst(t.Context(), tr, tlsclient.TicketlessConns+2, "https://card.test/poll") }()
+	eventually(t, "the host has all the connections that it may get", func() bool {
+		return tr.Counters().Handshakes.Full == tlsclient.TicketlessConns
+	})
+	close(release)
+	for _, err := range <-polls {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if got := key.signatures.Load(); got != tlsclient.TicketlessConns {
+		t.Errorf("%d signatures, want %d", got, tlsclient.TicketlessConns)
+	}
+}
