@@ -30,15 +30,11 @@ func NewFinder() *Finder { return &Finder{uid: uint32(os.Getuid())} }
 // are looked at before the user is.
 func (f *Finder) Lookup(local, remote netip.AddrPort) (Peer, error) {
 	s, err := querySocket(unmap(remote), unmap(local))
-	switch {
-	case err != nil:
+	if err == nil {
+		err = s.ownedBy(f.uid)
+	}
+	if err != nil {
 		return Peer{}, err
-	case s.state != tcpEstablished:
-		return Peer{}, refused("it is not established (state %d)", s.state)
-	case s.inode == 0:
-		return Peer{}, refused("its socket has no owner any more")
-	case s.uid != f.uid:
-		return Peer{}, refused("it belongs to uid %d", s.uid)
 	}
 	return Peer{
 		UID:     s.uid,

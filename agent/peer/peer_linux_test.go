@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -127,6 +128,21 @@ func TestLookupRefusesOthers(t *testing.T) {
 	curl.Wait() // it fails: nobody answered
 }
 
+func TestOwnedBy(t *testing.T) {
+	for s, ok := range map[socket]bool{
+		{state: tcpEstablished, uid: 0, inode: 7}:    true,
+		{state: tcpEstablished, uid: 0, inode: 0}:    false, // closed
+		{state: tcpEstablished, uid: 1000, inode: 7}: false,
+		{state: 10, uid: 0, inode: 7}:                false, // listening
+		{state: 4, uid: 0, inode: 7}:                 false, // FIN_WAIT1
+		{}:                                           false,
+	} {
+		if err := s.ownedBy(0); (err == nil) != ok || err != nil && !errors.Is(err, ErrRefused) {
+			t.Errorf("%+v: %v", s, err)
+		}
+	}
+}
+
 func TestLookupRefusesClosed(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -229,6 +245,22 @@ func TestProgramUnknown(t *testing.T) {
 	}
 }
 
+func TestProvedPath(t *testing.T) {
+	running, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{self: self, "/bin/sh": "", self + " (deleted)": "", "": ""} {
+		if got := proved(path, running); got != want {
+			t.Errorf("%q: %q", path, got)
+		}
+	}
+}
+
 func TestUnixUID(t *testing.T) {
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
@@ -260,26 +292,41 @@ func TestUnixUID(t *testing.T) {
 	}
 }
 
-// FuzzDiagAnswer: whatever comes back, only an answer about the very connection
-// is taken.
-func FuzzDiagAnswer(f *testing.F) {
-	own, far := netip.MustParseAddrPort("127.0.0.1:40000"), netip.MustParseAddrPort("127.0.0.1:8079")
-	good := make([]byte, diagHeaderLen+diagAnswerLen)
-	copy(good, diagRequest(own, far)[:diagHeaderLen])
-	good[0] = byte(len(good))
-	good[16], good[17] = 2, tcpEstablished
-	copy(good[20:], diagRequest(own, far)[diagHeaderLen+8:][:48])
-	f.Add(good)
-	f.Add(good[:40])
-	f.Add([]byte{36, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 254, 255, 255, 255})
-	if _, err := parseDiagAnswer(good, own, far); err != nil {
-		f.Fatalf("the good answer is refused: %v", err)
+// diagAnswer is the kernel's answer about a connection, and that connection.
+func diagAnswer() (answer []byte, own, far netip.AddrPort) {
+	own, far = netip.MustParseAddrPort("127.0.0.1:40000"), netip.MustParseAddrPort("127.0.0.1:8079")
+	request := diagRequest(own, far)
+	answer = make([]byte, diagHeaderLen+diagAnswerLen)
+	copy(answer, request[:diagHeaderLen])
+	answer[0] = byte(len(answer))
+	answer[16], answer[17] = unix.AF_INET, tcpEstablished
+	copy(answer[20:], request[diagHeaderLen+8:][:48])
+	return answer, own, far
+}
+
+// An answer about another connection is not taken.
+func TestDiagAnswer(t *testing.T) {
+	answer, own, far := diagAnswer()
+	if s, err := parseDiagAnswer(answer, own, far); err != nil || s.state != tcpEstablished {
+		t.Errorf("%+v %v", s, err)
 	}
+	for _, i := range []int{4, 16, 20, 21, 22, 23, 24, 27, 40, 43} { // kind, family, ports, addresses
+		other := slices.Clone(answer)
+		other[i] ^= 8
+		if s, err := parseDiagAnswer(other, own, far); !errors.Is(err, ErrRefused) {
+			t.Errorf("byte %d changed: %+v %v", i, s, err)
+		}
+	}
+}
+
+func FuzzDiagAnswer(f *testing.F) {
+	answer, own, far := diagAnswer()
+	f.Add(answer)
+	f.Add(answer[:40])
+	f.Add([]byte{36, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 254, 255, 255, 255})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := parseDiagAnswer(b, own, far); err == nil {
-			if len(b) < len(good) || string(b[20:22]) != string(good[20:22]) || string(b[22:24]) != string(good[22:24]) {
-				t.Errorf("taken: %x", b)
-			}
+		if _, err := parseDiagAnswer(b, own, far); err == nil && (len(b) < len(answer) || string(b[20:24]) != string(answer[20:24])) {
+			t.Errorf("taken: %x", b)
 		}
 	})
 }

@@ -102,9 +102,7 @@ func descriptor(proc string, inode uint32) string {
 	return ""
 }
 
-// executable gives the path of the file that the process runs, or "". The link
-// /proc/PID/exe can be made to read as any path by a bind mount in a mount
-// namespace of the process's own; that the file is the same one cannot.
+// executable gives the path of the file that the process runs, or "".
 func executable(proc string) string {
 	path, err := os.Readlink(proc + "/exe")
 	if err != nil {
@@ -114,6 +112,13 @@ func executable(proc string) string {
 	if err != nil {
 		return ""
 	}
+	return proved(path, running)
+}
+
+// proved gives the path if it leads to the running file. The link /proc/PID/exe
+// can be made to read as any path by a bind mount in a mount namespace of the
+// process's own; that the path is that of the same file here cannot.
+func proved(path string, running os.FileInfo) string {
 	named, err := os.Stat(path)
 	if err != nil || !os.SameFile(running, named) {
 		return ""

@@ -27,6 +27,21 @@ type socket struct {
 	uid, inode uint32
 }
 
+// ownedBy refuses all but an established connection of the user. A socket that
+// its program has closed shows as uid 0 without an inode, so the user alone
+// says nothing.
+func (s socket) ownedBy(uid uint32) error {
+	switch {
+	case s.state != tcpEstablished:
+		return refused("it is not established (state %d)", s.state)
+	case s.inode == 0:
+		return refused("its socket has no owner any more")
+	case s.uid != uid:
+		return refused("it belongs to uid %d", s.uid)
+	}
+	return nil
+}
+
 // querySocket asks for the socket that is bound to own and connected to far.
 func querySocket(own, far netip.AddrPort) (socket, error) {
 	if !own.IsValid() || !far.IsValid() || own.Addr().Is4() != far.Addr().Is4() {

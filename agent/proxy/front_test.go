@@ -160,7 +160,10 @@ func TestTunnelErrors(t *testing.T) {
 func TestNoWayToTheProxyItself(t *testing.T) {
 	var r *rig
 	r = newRig(t, never(t), func(c *Config) {
-		c.DialTunnel = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		c.DialTunnel = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if !strings.HasPrefix(addr, "rebound.test:") {
+				t.Errorf("dialled %s", addr)
+			}
 			return (&net.Dialer{}).DialContext(ctx, network, r.addr) // any name can lead here
 		}
 	})

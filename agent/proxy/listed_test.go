@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -170,12 +171,17 @@ func TestEarlyHints(t *testing.T) {
 	})
 }
 
-// Each event arrives while the host waits for the program to have seen it.
+// Each event arrives while the host waits for the program to have seen it, and
+// so does each part of a body whose length is known.
 func TestServerSentEvents(t *testing.T) {
 	both(t, func(t *testing.T, http2 bool, origin func(*Config)) {
 		read := make(chan struct{})
 		r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Type", "text/event-stream")
+			if r.URL.Path == "/events" {
+				w.Header().Set("Content-Type", "text/event-stream")
+			} else {
+				w.Header().Set("Content-Length", fmt.Sprint(5*len("data: 0\n\n")))
+			}
 			for i := range 5 {
 				fmt.Fprintf(w, "data: %d\n\n", i)
 				w.(http.Flusher).Flush()
@@ -188,34 +194,45 @@ func TestServerSentEvents(t *testing.T) {
 		}, origin)
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		resp, err := r.client(http2).Do(request(t, "GET", "https://card.test/", nil).WithContext(ctx))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		events := bufio.NewScanner(resp.Body)
-		for i := range 5 {
-			if !events.Scan() || events.Text() != fmt.Sprint("data: ", i) || !events.Scan() {
-				t.Fatalf("event %d: %q %v", i, events.Text(), events.Err())
+		for _, path := range []string{"/events", "/length"} {
+			resp, err := r.client(http2).Do(request(t, "GET", "https://card.test"+path, nil).WithContext(ctx))
+			if err != nil {
+				t.Fatal(err)
 			}
-			read <- struct{}{}
+			defer resp.Body.Close()
+			events := bufio.NewScanner(resp.Body)
+			for i := range 5 {
+				if !events.Scan() || events.Text() != fmt.Sprint("data: ", i) || !events.Scan() {
+					t.Fatalf("%s: event %d: %q %v", path, i, events.Text(), events.Err())
+				}
+				read <- struct{}{}
+			}
 		}
 	})
 }
 
-// pattern is a body of n bytes that is never in memory as a whole.
+// pattern is a body of n bytes that is never in memory as a whole. Its period
+// is a prime, so that a lost or doubled buffer shows.
 type pattern struct{ n int64 }
+
+const period = 65521
+
+var patternBytes = func() []byte {
+	b := make([]byte, 2*period)
+	for i := range b {
+		b[i] = byte(i % period * 7919 >> 3)
+	}
+	return b
+}()
 
 func (p *pattern) Read(b []byte) (int, error) {
 	if p.n == 0 {
 		return 0, io.EOF
 	}
-	b = b[:min(int64(len(b)), p.n)]
-	for i := range b {
-		b[i] = byte(p.n - int64(i))
-	}
-	p.n -= int64(len(b))
-	return len(b), nil
+	at := p.n % period
+	n := copy(b[:min(int64(len(b)), p.n)], patternBytes[period-at:])
+	p.n -= int64(n)
+	return n, nil
 }
 
 func sumOf(r io.Reader) (string, int64, error) {
@@ -475,6 +492,40 @@ func TestWildcardHost(t *testing.T) {
 	}
 }
 
+// eager sends its first bytes together with CONNECT and does not wait for the
+// answer.
+type eager struct {
+	net.Conn
+	connect  string
+	answered bool
+}
+
+func (e *eager) Write(b []byte) (int, error) {
+	n, err := e.Conn.Write(append([]byte(e.connect), b...))
+	n, e.connect = n-len(e.connect), ""
+	return n, err
+}
+
+func (e *eager) Read(b []byte) (int, error) {
+	if !e.answered {
+		e.answered = true
+		if _, err := io.ReadFull(e.Conn, make([]byte, len(established))); err != nil {
+			return 0, err
+		}
+	}
+	return e.Conn.Read(b)
+}
+
+func TestEagerProgram(t *testing.T) {
+	r := newRig(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Host) })
+	cfg := r.trust("card.test")
+	cfg.ServerName = "card.test"
+	c := tls.Client(&eager{Conn: r.dial(), connect: "CONNECT card.test:443 HTTP/1.1\r\n\r\n"}, cfg)
+	if _, body := exchange(t, c, lines("GET / HTTP/1.1", "Host: card.test")); body != "card.test" {
+		t.Errorf("%q", body)
+	}
+}
+
 // A host that is taken off the list is out at once, on open connections too.
 func TestUnlistedWhileConnected(t *testing.T) {
 	both(t, func(t *testing.T, http2 bool, origin func(*Config)) {
@@ -635,6 +686,31 @@ func TestServeLeavesNothingBehind(t *testing.T) {
 			stacks := make([]byte, 1<<20)
 			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
 		}
+	}
+}
+
+// Serve returns after the last of its handlers, however slow.
+func TestServeWaitsForHandlers(t *testing.T) {
+	asked := make(chan struct{})
+	var ended atomic.Bool
+	r := newRig(t, never(t), func(c *Config) {
+		c.Transport = roundTrip(func(req *http.Request) (*http.Response, error) {
+			close(asked)
+			<-req.Context().Done()
+			time.Sleep(50 * time.Millisecond) // time for a Serve that does not wait
+			ended.Store(true)
+			return nil, req.Context().Err()
+		})
+	})
+	c := r.cardTLS("http/1.1")
+	io.WriteString(c, lines("GET / HTTP/1.1", "Host: card.test"))
+	wait(t, "the request at the transport", asked)
+	r.stop()
+	if !ended.Load() {
+		t.Error("Serve returned before its handler")
+	}
+	if answer, _ := io.ReadAll(c); len(answer) != 0 {
+		t.Errorf("a request that was cut off was answered: %q", answer)
 	}
 }
 
