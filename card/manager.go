@@ -41,8 +41,13 @@ type Manager struct {
 
 	signatures, logins, refused, kept, locks, children atomic.Uint64
 
-	mu          sync.Mutex // guards all below, and the fields of modules, entries and signers that say so
+	readersFirst chan struct{} // closed when PC/SC has answered once
+	readersOnce  sync.Once
+
+	mu          sync.Mutex // guards all below, and the fields of modules and entries that say so
 	modules     []*module
+	readers     []wire.Reader // PC/SC's
+	pcsc        error         // why there are none
 	epoch       uint64
 	closed      bool
 	subscribers map[*subscriber]bool
@@ -73,7 +78,10 @@ func newManager(config Config, limits limits) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{config: config, limits: limits, pins: newPINMemory(), subscribers: map[*subscriber]bool{}}
+	m := &Manager{
+		config: config, limits: limits, pins: newPINMemory(), subscribers: map[*subscriber]bool{},
+		readersFirst: make(chan struct{}), pcsc: errors.New("PC/SC has not been asked yet"),
+	}
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
 	for _, path := range paths {
 		m.modules = append(m.modules, newModule(m, path))
@@ -82,6 +90,7 @@ func newManager(config Config, limits limits) (*Manager, error) {
 	for _, mod := range m.modules {
 		m.wg.Go(mod.run)
 	}
+	m.wg.Go(m.watchReaders)
 	return m, nil
 }
 
@@ -148,11 +157,16 @@ func (m *Manager) Counters() Counters {
 	}
 }
 
-// Wait returns when every module has been read once, well or not.
+// Wait returns when every module has been read once, well or not, and PC/SC has
+// answered.
 func (m *Manager) Wait(ctx context.Context) error {
+	firsts := []<-chan struct{}{m.readersFirst}
 	for _, mod := range m.modules {
+		firsts = append(firsts, mod.first)
+	}
+	for _, first := range firsts {
 		select {
-		case <-mod.first:
+		case <-first:
 		case <-m.ctx.Done():
 			return ErrClosed
 		case <-ctx.Done():
@@ -190,8 +204,8 @@ func (m *Manager) Refresh(ctx context.Context) error {
 }
 
 // start starts a child and counts it.
-func (m *Manager) start(quiet bool) (*process, error) {
-	p, err := startProcess(m.config.Executable, wire.Module, quiet, m.config.Log)
+func (m *Manager) start(role wire.Role, quiet bool) (*process, error) {
+	p, err := startProcess(m.config.Executable, role, quiet, m.config.Log)
 	if err == nil {
 		m.children.Add(1)
 	}
@@ -202,12 +216,15 @@ func (m *Manager) start(quiet bool) (*process, error) {
 type entry struct {
 	module *module
 	slotID uint
+	reader string        // the slot's description
 	card   Card          // guarded by Manager.mu
 	turn   chan struct{} // full while someone unlocks the card
 
 	signer   *signer  // while unlocked; guarded by Manager.mu
 	starting *process // the signer of an Unlock under way; guarded by Manager.mu
 	gone     error    // set when the card was removed; guarded by Manager.mu
+
+	resetting bool // a goroutine retries the reset; guarded by Manager.mu
 }
 
 // newEpoch raises the card's epoch; mu must be held.
@@ -250,6 +267,9 @@ func cardID(module string, slot uint, token wire.TokenInfo) string {
 // publish builds the snapshot anew; mu must be held once the manager runs.
 func (m *Manager) publish() {
 	s := &Snapshot{Epoch: m.epoch}
+	if m.pcsc != nil {
+		s.PCSC = m.pcsc.Error()
+	}
 	taken := map[Fingerprint]string{}
 	for _, mod := range m.modules {
 		s.Modules = append(s.Modules, mod.info)

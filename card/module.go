@@ -19,6 +19,7 @@ type module struct {
 	path    string
 	first   chan struct{}      // closed after the first inventory
 	refresh chan chan struct{} // requests for a fresh inventory, closed when done
+	kick    chan struct{}      // holds one token when PC/SC has news
 
 	lister   *process // used by the goroutine only
 	failures int      // in a row; used by the goroutine only
@@ -35,12 +36,19 @@ type slot struct {
 }
 
 func newModule(m *Manager, path string) *module {
-	return &module{manager: m, path: path, first: make(chan struct{}), refresh: make(chan chan struct{}), info: ModuleInfo{Path: path}}
+	return &module{manager: m, path: path, first: make(chan struct{}), refresh: make(chan chan struct{}), kick: make(chan struct{}, 1), info: ModuleInfo{Path: path}}
 }
 
-// run reads the module until the manager ends: the lister is kept, and looks at
-// the slots once in every Poll, because slots without a PC/SC reader have no
-// other way to tell of a card.
+// wake has the module read soon.
+func (mod *module) wake() {
+	select {
+	case mod.kick <- struct{}{}:
+	default:
+	}
+}
+
+// run reads the module until the manager ends: after news from PC/SC, and where
+// a slot has no PC/SC reader with a kept lister once in every Poll.
 func (mod *module) run() {
 	m := mod.manager
 	defer mod.stopLister()
@@ -57,6 +65,8 @@ func (mod *module) run() {
 			mod.failures = 0
 			mod.inventory(true)
 			close(done)
+		case <-mod.kick:
+			mod.inventory(false)
 		case <-timer.C:
 			mod.inventory(false)
 		}
@@ -64,13 +74,21 @@ func (mod *module) run() {
 	}
 }
 
-// pause is the time to the next inventory.
+// pause ends a lister that is not needed any more and returns the time to the
+// next inventory.
 func (mod *module) pause() time.Duration {
 	poll := mod.manager.config.Poll
-	if mod.failures == 0 {
-		return poll
+	if mod.failures > 0 {
+		return min(poll<<min(mod.failures-1, 10), max(poll, maxBackoff))
 	}
-	return min(poll<<min(mod.failures-1, 10), max(poll, maxBackoff))
+	mod.manager.mu.Lock()
+	watched := mod.manager.watched(mod)
+	mod.manager.mu.Unlock()
+	if watched {
+		mod.stopLister()
+		return time.Hour // a look at a card that nothing has happened to
+	}
+	return poll
 }
 
 func (mod *module) stopLister() {
@@ -153,7 +171,7 @@ func (mod *module) startLister() error {
 	if _, err := os.Stat(mod.path); err != nil {
 		return fmt.Errorf("%w: %w", ErrModule, err)
 	}
-	lister, err := m.start(false)
+	lister, err := m.start(wire.Module, false)
 	if err != nil {
 		return err
 	}
@@ -218,7 +236,7 @@ func (mod *module) readToken(info wire.SlotInfo) (*entry, error) {
 		return nil, err
 	}
 	token := *answer.Token
-	e := &entry{module: mod, slotID: info.ID, turn: make(chan struct{}, 1), card: Card{
+	e := &entry{module: mod, slotID: info.ID, reader: info.Description, turn: make(chan struct{}, 1), card: Card{
 		ID: cardID(mod.path, info.ID, token), Label: token.Label, Serial: token.Serial,
 		Manufacturer: token.Manufacturer, Model: token.Model,
 		Certificates: readCertificates(token.Certificates, token.Mechanisms, time.Now()),

@@ -73,14 +73,19 @@ func (s *signer) end(why error, reason string) {
 		m.mu.Unlock()
 		return
 	}
-	if !errors.Is(why, ErrRemoved) {
-		m.lock(e, reason)
-		m.publish()
-	} else if slot := e.module.slotOf(e); slot != nil {
+	if slot := e.module.slotOf(e); slot != nil && errors.Is(why, ErrRemoved) {
 		m.forget(slot, e, why)
+		m.mu.Unlock()
+		return
 	}
+	endings := m.lock(e, reason)
+	m.publish()
 	m.mu.Unlock()
-	s.process.close(why)
+	for _, end := range endings {
+		if err := m.finish(end); err != nil {
+			m.config.Log.Warn("a lock is not confirmed", "error", err)
+		}
+	}
 }
 
 // Signer returns the key of cert on its unlocked card for tls.Certificate's

@@ -86,7 +86,7 @@ func (m *Manager) mayUnlock(e *entry, cert Fingerprint, pin *PIN, opts UnlockOpt
 // unlock starts a signer, logs in, and makes the card an unlocked one unless
 // something locked or removed it meanwhile. The holder of e.turn calls it.
 func (m *Manager) unlock(ctx context.Context, e *entry, cert Fingerprint, pin *PIN, opts UnlockOptions) error {
-	p, err := m.start(true)
+	p, err := m.start(wire.Module, true)
 	if err != nil {
 		return err
 	}
@@ -179,47 +179,61 @@ func (m *Manager) becomeUnlocked(e *entry, p *process, cert Fingerprint) {
 }
 
 // Lock ends the unlocked state of a card, or of all cards for "", and an unlock
-// that is under way. It returns when the signer processes are gone and the
-// epochs have risen; locking a locked card does nothing. reason is for people.
+// that is under way. It returns when the signer processes are gone, the epochs
+// have risen and the cards have been reset; ErrLockNotConfirmed says that the
+// reset failed, which is then tried again and again. Locking a locked card does
+// nothing. reason is for people.
 func (m *Manager) Lock(card string, reason string) error {
 	m.mu.Lock()
-	var ending []*process
+	var endings []ending
 	for _, mod := range m.modules {
 		for _, s := range mod.slots {
 			if e := s.entry; e != nil && (card == "" || e.card.ID == card) {
-				ending = append(ending, m.lock(e, reason)...)
+				endings = append(endings, m.lock(e, reason)...)
 			}
 		}
 	}
 	m.publish()
 	m.mu.Unlock()
-	why := lockedBecause(reason)
-	for _, p := range ending {
-		p.close(why)
+	var errs []error
+	for _, end := range endings {
+		errs = append(errs, m.finish(end))
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+// ending is a process that held, or may have held, a card's login.
+type ending struct {
+	entry   *entry
+	process *process
+}
+
+// finish makes an end certain: the process is gone and the card is reset.
+func (m *Manager) finish(end ending) error {
+	end.process.close(ErrLocked)
+	return m.confirmLock(end.entry)
 }
 
 func lockedBecause(reason string) error { return fmt.Errorf("%w: %s", ErrLocked, reason) }
 
 // lock makes a card a locked one at once and returns the processes that are to
-// end, which can sign no more. mu must be held.
-func (m *Manager) lock(e *entry, reason string) (ending []*process) {
+// be finished, which can sign no more. mu must be held.
+func (m *Manager) lock(e *entry, reason string) (endings []ending) {
 	why := lockedBecause(reason)
 	if e.starting != nil {
 		e.starting.end(why)
-		ending = append(ending, e.starting)
+		endings = append(endings, ending{e, e.starting})
 	}
 	if e.signer == nil {
-		return ending
+		return endings
 	}
 	e.signer.process.because(why) // from here on its calls fail
-	ending = append(ending, e.signer.process)
+	endings = append(endings, ending{e, e.signer.process})
 	e.signer = nil
 	e.card.State = Locked
 	m.newEpoch(e)
 	m.locks.Add(1)
 	m.publish() // before the event, or who reads it finds the old state
 	m.emit(Event{Kind: WasLocked, Card: e.card.ID, Reason: reason, Epoch: e.card.Epoch})
-	return ending
+	return endings
 }

@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 
+	"github.com/kortti-id/kortti/card/internal/pcsc"
 	"github.com/kortti-id/kortti/card/internal/wire"
 )
 
@@ -91,8 +92,9 @@ func receive(conn net.Conn) <-chan request {
 
 // server holds what a child has loaded; it is used by one goroutine.
 type server struct {
-	module *module
-	signer *signer
+	module  *module
+	signer  *signer
+	service *pcsc.Context
 }
 
 // serve answers one request. The body of the request stays the caller's.
@@ -101,6 +103,8 @@ func (s *server) serve(role wire.Role, r request) (answer wire.Answer, body []by
 	switch {
 	case role == wire.Module && r.head.Op == wire.Load:
 		s.module, answer.Description, err = load(r.head.Path)
+	case role == wire.Watcher:
+		answer, err = s.servePCSC(r.head)
 	case role != wire.Module || s.module == nil:
 		err = &wire.Fault{Kind: wire.Protocol, Text: fmt.Sprintf("request %q makes no sense to a %q child", r.head.Op, role)}
 	default:

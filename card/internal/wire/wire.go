@@ -68,7 +68,8 @@ type Request struct {
 	PSS          bool          `json:",omitempty"`
 	Reader       string        `json:",omitempty"`
 	Readers      []Reader      `json:",omitempty"`
-	Wait         time.Duration `json:",omitempty"`
+	First        bool          `json:",omitempty"` // Watch: answer at once
+	Wait         time.Duration `json:",omitempty"` // Watch, Reset: the longest time to take
 }
 
 // Answer is an answer's header; which fields are set depends on the request.
@@ -106,11 +107,14 @@ type Certificate struct {
 	DER []byte // CKA_VALUE
 }
 
-// Reader is a PC/SC reader.
+// Reader is a PC/SC reader: pcsc.ReaderState.
 type Reader struct {
-	Name    string
-	Present bool
-	ATR     []byte `json:",omitempty"`
+	Name      string
+	Present   bool
+	Mute      bool
+	Exclusive bool
+	ATR       []byte
+	Events    uint16
 }
 
 // Kind says which sort of fault happened where a PKCS#11 code does not.

@@ -1,0 +1,201 @@
+package card
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/kortti-id/kortti/card/internal/wire"
+)
+
+// Times of the PC/SC children.
+const (
+	watchTime    = time.Minute     // one Watch request, when nothing happens
+	resetTime    = 2 * time.Second // for another program to let go of the card
+	childSlack   = 10 * time.Second
+	serviceRetry = 10 * time.Second // between two looks for a PC/SC service that is missing
+)
+
+// watchReaders follows the PC/SC readers with a watcher child until the manager
+// ends. Where there is no PC/SC service, everything is polled instead.
+func (m *Manager) watchReaders() {
+	for m.ctx.Err() == nil {
+		err := m.followReaders()
+		if m.ctx.Err() != nil {
+			return
+		}
+		var fault *wire.Fault
+		if !errors.As(err, &fault) {
+			m.config.Log.Warn("the PC/SC child ended", "error", err)
+		}
+		m.setReaders(nil, err)
+		select {
+		case <-m.ctx.Done():
+		case <-time.After(serviceRetry):
+		}
+	}
+}
+
+// followReaders runs one watcher child until it or the service fails.
+func (m *Manager) followReaders() error {
+	p, err := m.start(wire.Watcher, false)
+	if err != nil {
+		return err
+	}
+	defer p.stop(ErrClosed)
+	request := wire.Request{Op: wire.Watch, First: true, Wait: watchTime}
+	for {
+		answer, _, err := p.call(m.ctx, watchTime+childSlack, request, nil)
+		if err != nil {
+			return err
+		}
+		m.setReaders(answer.Readers, nil)
+		request.First, request.Readers = false, answer.Readers
+	}
+}
+
+// setReaders takes over what PC/SC says now: cards that it saw leave are
+// removed at once, without asking a module, and then the modules look.
+func (m *Manager) setReaders(now []wire.Reader, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before, known := m.readers, m.pcsc == nil
+	m.readers, m.pcsc = now, err
+	m.readersOnce.Do(func() { close(m.readersFirst) })
+	if err == nil && known && slices.EqualFunc(before, now, sameReader) {
+		return
+	}
+	for _, was := range before {
+		if was.Present && err == nil && !slices.ContainsFunc(now, func(r wire.Reader) bool { return sameCard(was, r) }) {
+			m.forgetIn(was.Name)
+		}
+	}
+	m.publish()
+	for _, mod := range m.modules {
+		mod.wake()
+	}
+}
+
+func sameReader(a, b wire.Reader) bool {
+	return a.Name == b.Name && a.Present == b.Present && a.Mute == b.Mute && a.Exclusive == b.Exclusive &&
+		a.Events == b.Events && bytes.Equal(a.ATR, b.ATR)
+}
+
+// sameCard says whether the card that was in a reader is in it still. The
+// event counter tells of one that was put back between two looks.
+func sameCard(was, is wire.Reader) bool {
+	return was.Name == is.Name && is.Present && was.Events == is.Events && bytes.Equal(was.ATR, is.ATR)
+}
+
+// forgetIn removes the cards that modules show in a PC/SC reader; mu must be
+// held.
+func (m *Manager) forgetIn(reader string) {
+	for _, mod := range m.modules {
+		for _, s := range mod.slots {
+			if s.entry != nil && isReader(reader, s.name) {
+				m.forget(s, s.entry, ErrRemoved)
+			}
+		}
+	}
+}
+
+// slotDescriptionSize is the space that CK_SLOT_INFO has for a reader's name.
+const slotDescriptionSize = 64
+
+// isReader says whether a slot's description is a PC/SC reader's name, which
+// may have been cut.
+func isReader(reader, description string) bool {
+	return description == reader || len(reader) > slotDescriptionSize && description == trimmed(reader[:slotDescriptionSize])
+}
+
+func trimmed(s string) string { return string(bytes.TrimSpace([]byte(s))) }
+
+// readerOf returns the PC/SC reader behind a slot; mu must be held.
+func (m *Manager) readerOf(description string) (wire.Reader, bool) {
+	for _, r := range m.readers {
+		if isReader(r.Name, description) {
+			return r, true
+		}
+	}
+	return wire.Reader{}, false
+}
+
+// watched says whether PC/SC tells of everything that can happen in a module's
+// slots, so that its lister need not be kept; mu must be held.
+func (m *Manager) watched(mod *module) bool {
+	return m.pcsc == nil && !slices.ContainsFunc(mod.slots, func(s *slot) bool {
+		_, ok := m.readerOf(s.name)
+		return !ok
+	})
+}
+
+// confirmLock resets a locked card through PC/SC: the end of its signer alone
+// leaves the PIN verified on the card while anything else holds it. A slot
+// without a PC/SC reader (SoftHSM) has no card to reset.
+func (m *Manager) confirmLock(e *entry) error {
+	m.mu.Lock()
+	reader, ok := m.readerOf(e.reader)
+	m.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	err := m.reset(reader.Name)
+	if err == nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e.gone != nil || e.signer != nil {
+		return nil
+	}
+	e.card.State = LockNotConfirmed
+	m.publish()
+	m.emit(Event{Kind: WasLocked, Card: e.card.ID, Reason: ErrLockNotConfirmed.Error(), Epoch: e.card.Epoch})
+	if !m.closed && !e.resetting {
+		e.resetting = true
+		m.wg.Go(func() { m.retryReset(e, reader.Name) })
+	}
+	return &Error{Op: "lock the card", Err: fmt.Errorf("%w: %w", ErrLockNotConfirmed, err)}
+}
+
+// reset resets the card in a reader with a child of its own.
+func (m *Manager) reset(reader string) error {
+	p, err := m.start(wire.Watcher, false)
+	if err != nil {
+		return err
+	}
+	defer p.stop(ErrClosed)
+	request := wire.Request{Op: wire.Reset, Reader: reader, Wait: resetTime}
+	_, _, err = p.call(context.Background(), resetTime+childSlack, request, nil)
+	return err
+}
+
+// retryReset goes on until the lock is confirmed, or the card is gone or
+// unlocked again.
+func (m *Manager) retryReset(e *entry, reader string) {
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-time.After(m.config.Poll):
+		}
+		m.mu.Lock()
+		over := e.gone != nil || e.card.State != LockNotConfirmed
+		m.mu.Unlock()
+		if !over && m.reset(reader) != nil {
+			continue
+		}
+		m.mu.Lock()
+		e.resetting = false
+		if e.card.State == LockNotConfirmed && e.gone == nil {
+			e.card.State = Locked
+			m.publish()
+			m.emit(Event{Kind: WasLocked, Card: e.card.ID, Reason: "the card was reset", Epoch: e.card.Epoch})
+		}
+		m.mu.Unlock()
+		return
+	}
+}
