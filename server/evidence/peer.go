@@ -107,7 +107,7 @@ func (t *trusted) add(entry string) error {
 			return fmt.Errorf("evidence: trusted proxy %q: %q is not a numeric user id", entry, text)
 		}
 		if !peerUIDKnown {
-			return fmt.Errorf("evidence: trusted proxy %q: this system does not tell the user of a Unix socket's peer; use mtls:", entry)
+			return fmt.Errorf("evidence: trusted proxy %q: this system does not tell the user of a Unix socket's peer; trust its certificate (mtls) instead", entry)
 		}
 		t.uids[uint32(uid)] = true
 		return nil

@@ -160,6 +160,15 @@ func TestAnswersThatAreNotBelieved(t *testing.T) {
 	}
 }
 
+func TestBadSignatureOfTheCAItself(t *testing.T) {
+	b := newBench(t)
+	b.OCSP.Direct.Store(true)
+	b.OCSP.BadSignature.Store(true)
+	if _, err := check(b.client(t, Rule{}), b.issue(t, b.CitizenEC)); err == nil || !strings.Contains(err.Error(), "not the issuing CA's") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestWithoutNonce(t *testing.T) {
 	b := newBench(t)
 	leaf := b.issue(t, b.CitizenEC)

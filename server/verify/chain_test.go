@@ -101,3 +101,52 @@ func TestWeakKeys(t *testing.T) {
 		}
 	}
 }
+
+// certify makes a certificate below a CA.
+func certify(t *testing.T, template, parent *x509.Certificate, key crypto.Signer, by crypto.Signer) *x509.Certificate {
+	t.Helper()
+	template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(2), time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), by)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// A root may have issuing CAs for other uses than logging in, and one that
+// signs by itself is still no person.
+func TestCertificatesForOtherUses(t *testing.T) {
+	pki, err := fineidtest.New(fineidtest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		use      x509.ExtKeyUsage
+		accepted bool
+	}{{x509.ExtKeyUsageServerAuth, false}, {x509.ExtKeyUsageClientAuth, true}} {
+		issuing := certify(t, &x509.Certificate{
+			Subject: pkix.Name{CommonName: "issuing"}, IsCA: true, BasicConstraintsValid: true,
+			KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{c.use},
+		}, pki.Root.Certificate, key, pki.Root.Key)
+		leaf := certify(t, &x509.Certificate{Subject: pkix.Name{CommonName: "leaf"}, KeyUsage: x509.KeyUsageDigitalSignature}, issuing, key, key)
+		a, err := newAnchors([]*x509.Certificate{pki.Root.Certificate}, nil, pins(false))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := newRun(&state{anchors: a, now: time.Now})
+		if _, err := r.checkChain(leaf, [][]byte{issuing.Raw}); (err == nil) != c.accepted {
+			t.Errorf("below a CA for use %v: %v", c.use, err)
+		}
+		if err := r.checkUsage(issuing); err == nil {
+			t.Error("a CA that may sign is taken for a person")
+		}
+	}
+}
