@@ -17,13 +17,19 @@ import (
 	"github.com/kortti-id/kortti/fineid/fineidtest"
 )
 
-func newPKI(t testing.TB) (*fineidtest.PKI, *fineid.Table) {
+func newPKI(t testing.TB, options fineidtest.Options) (*fineidtest.PKI, *fineid.Table) {
 	t.Helper()
-	pki, err := fineidtest.New(fineidtest.Options{})
+	pki, err := fineidtest.New(options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return pki, fineid.DVV().With(pki.Issuers()...)
+}
+
+// newECOnly is quick: it makes no RSA keys.
+func newECOnly(t testing.TB) (*fineidtest.PKI, *fineid.Table) {
+	t.Helper()
+	return newPKI(t, fineidtest.Options{ECOnly: true})
 }
 
 func issue(t testing.TB, pki *fineidtest.PKI, ca *fineidtest.CA, leaf fineidtest.Leaf) *x509.Certificate {
@@ -36,7 +42,7 @@ func issue(t testing.TB, pki *fineidtest.PKI, ca *fineidtest.CA, leaf fineidtest
 }
 
 func TestParseReadsEveryField(t *testing.T) {
-	pki, table := newPKI(t)
+	pki, table := newPKI(t, fineidtest.Options{})
 	for _, ca := range []*fineidtest.CA{pki.CitizenEC, pki.CitizenRSA} {
 		satu := fineidtest.SATU(12345)
 		id, err := table.Parse(issue(t, pki, ca, fineidtest.Leaf{
@@ -64,7 +70,7 @@ func TestParseReadsEveryField(t *testing.T) {
 }
 
 func TestPurposeByKeyUsage(t *testing.T) {
-	pki, table := newPKI(t)
+	pki, table := newECOnly(t)
 	for usage, want := range map[x509.KeyUsage]fineid.Purpose{
 		x509.KeyUsageDigitalSignature:                                                                 fineid.Authentication,
 		x509.KeyUsageDigitalSignature | x509.KeyUsageKeyAgreement:                                     fineid.Authentication,
@@ -88,7 +94,7 @@ func TestPurposeByKeyUsage(t *testing.T) {
 }
 
 func TestClassByIssuer(t *testing.T) {
-	pki, table := newPKI(t)
+	pki, table := newECOnly(t)
 	organisation := issue(t, pki, pki.OrganisationEC, fineidtest.Leaf{})
 	id, err := table.Parse(organisation)
 	if err != nil {
@@ -123,7 +129,7 @@ func TestClassByIssuer(t *testing.T) {
 }
 
 func TestTableRows(t *testing.T) {
-	pki, _ := newPKI(t)
+	pki, _ := newECOnly(t)
 	cert := issue(t, pki, pki.CitizenEC, fineidtest.Leaf{Policies: []string{"1.2.3.4"}})
 	row := pki.Issuers()[0]
 	temporary := row
@@ -132,20 +138,20 @@ func TestTableRows(t *testing.T) {
 		rows []fineid.Issuer
 		want fineid.Class
 	}{
-		"policy fits":           {[]fineid.Issuer{temporary, row}, fineid.Temporary},
-		"other policy":          {[]fineid.Issuer{{CN: row.CN, Policy: "1.2.3.5", Class: fineid.Temporary, Family: "x"}, row}, fineid.Citizen},
-		"other organization":    {[]fineid.Issuer{{CN: row.CN, Org: "Somebody", Class: fineid.Temporary, Family: "x"}}, fineid.Unknown},
-		"any organization":      {[]fineid.Issuer{{CN: row.CN, Class: fineid.SocialHealthCare, Family: "x"}}, fineid.SocialHealthCare},
-		"case does not fit":     {[]fineid.Issuer{{CN: strings.ToLower(row.CN), Class: fineid.Temporary, Family: "x"}}, fineid.Unknown},
-		"last With comes first": {[]fineid.Issuer{row}, fineid.Citizen},
+		"policy fits":        {[]fineid.Issuer{temporary, row}, fineid.Temporary},
+		"other policy":       {[]fineid.Issuer{{CN: row.CN, Policy: "1.2.3.5", Class: fineid.Temporary, Family: "x"}, row}, fineid.Citizen},
+		"other organization": {[]fineid.Issuer{{CN: row.CN, Org: "Somebody", Class: fineid.Temporary, Family: "x"}}, fineid.Unknown},
+		"any organization":   {[]fineid.Issuer{{CN: row.CN, Class: fineid.SocialHealthCare, Family: "x"}}, fineid.SocialHealthCare},
+		"case does not fit":  {[]fineid.Issuer{{CN: strings.ToLower(row.CN), Class: fineid.Temporary, Family: "x"}}, fineid.Unknown},
 	} {
-		id, err := fineid.DVV().With(temporary).With(test.rows...).Parse(cert)
-		if name != "last With comes first" {
-			id, err = fineid.DVV().With(test.rows...).Parse(cert)
-		}
+		id, err := fineid.DVV().With(test.rows...).Parse(cert)
 		if err != nil || id.Class != test.want {
 			t.Errorf("%s: class %s, error %v; want %s", name, id.Class, err, test.want)
 		}
+	}
+	id, err := fineid.DVV().With(temporary).With(row).Parse(cert)
+	if err != nil || id.Class != fineid.Citizen {
+		t.Errorf("two With: class %s, error %v; want that of the last", id.Class, err)
 	}
 }
 
@@ -193,7 +199,7 @@ func bmp(s string) []byte {
 }
 
 func TestParseRefusesHostileSubjects(t *testing.T) {
-	pki, table := newPKI(t)
+	pki, table := newECOnly(t)
 	ok := utf8(serial, "99900335E")
 	for name, test := range map[string]struct {
 		rdns []attrSET
@@ -242,7 +248,7 @@ func TestParseRefusesHostileSubjects(t *testing.T) {
 }
 
 func TestParseTakesOddButHonestSubjects(t *testing.T) {
-	pki, table := newPKI(t)
+	pki, table := newECOnly(t)
 	for name, rdns := range map[string][]attrSET{
 		"other order":       one(utf8(cn, "MÄKELÄ LIISA 99900335E"), utf8(sn, "MÄKELÄ"), utf8(serial, "99900335E")),
 		"one RDN for all":   {{utf8(cn, "MÄKELÄ LIISA 99900335E"), utf8(sn, "MÄKELÄ"), utf8(serial, "99900335E")}},
@@ -263,7 +269,7 @@ func TestParseTakesOddButHonestSubjects(t *testing.T) {
 }
 
 func TestParseRefusesOtherThanHolders(t *testing.T) {
-	pki, table := newPKI(t)
+	pki, table := newPKI(t, fineidtest.Options{})
 	for name, cert := range map[string]*x509.Certificate{
 		"none": nil, "not parsed": {}, "issuing CA": pki.CitizenEC.Certificate, "root": pki.RootRSA.Certificate,
 	} {
@@ -300,7 +306,7 @@ func otherName(t testing.TB, oid asn1.ObjectIdentifier, tag int, text string) []
 }
 
 func TestAlternativeNames(t *testing.T) {
-	pki, table := newPKI(t)
+	pki, table := newECOnly(t)
 	upnOID, otherOID := asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 20, 2, 3}, asn1.ObjectIdentifier{1, 2, 3, 4}
 	upn := otherName(t, upnOID, asn1.TagUTF8String, "liisa@ad.example.com")
 	foreign := otherName(t, otherOID, asn1.TagUTF8String, "something")
@@ -350,7 +356,7 @@ func verify(pki *fineidtest.PKI, cert *x509.Certificate) error {
 
 // Another critical extension stays unhandled.
 func TestUnderstoodHidesNothingElse(t *testing.T) {
-	pki, _ := newPKI(t)
+	pki, _ := newECOnly(t)
 	cert := issue(t, pki, pki.CitizenEC, fineidtest.Leaf{
 		UPN: "liisa@ad.example.com", CriticalSAN: true,
 		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Critical: true, Value: asn1.NullBytes}},
@@ -385,7 +391,7 @@ func TestNamesOfClassesAndPurposes(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	pki, table := newPKI(f)
+	pki, table := newPKI(f, fineidtest.Options{})
 	f.Add(issue(f, pki, pki.CitizenEC, fineidtest.Leaf{Email: "a@example.com", UPN: "a@ad"}).Raw)
 	f.Add(issue(f, pki, pki.CitizenRSA, fineidtest.Leaf{Purpose: fineid.Signature}).Raw)
 	f.Add(issue(f, pki, pki.OrganisationEC, fineidtest.Leaf{Units: []string{"A", "B"}, UPN: "a@ad", CriticalSAN: true}).Raw)
@@ -414,7 +420,7 @@ func FuzzParse(f *testing.F) {
 }
 
 func Example() {
-	pki, err := fineidtest.New(fineidtest.Options{})
+	pki, err := fineidtest.New(fineidtest.Options{ECOnly: true})
 	if err != nil {
 		log.Fatal(err)
 	}

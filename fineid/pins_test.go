@@ -28,7 +28,7 @@ func TestPinsAreWhole(t *testing.T) {
 }
 
 func TestTestCAsAreNotPinned(t *testing.T) {
-	pki, _ := newPKI(t)
+	pki, _ := newECOnly(t)
 	for _, cert := range []*x509.Certificate{pki.Root.Certificate, pki.CitizenEC.Certificate} {
 		if _, ok := fineid.Pinned(cert); ok {
 			t.Errorf("%s is pinned", cert.Subject.CommonName)

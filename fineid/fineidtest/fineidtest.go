@@ -21,6 +21,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,6 +35,9 @@ type Options struct {
 	// "http://127.0.0.1:8888", and goes into the certificates. When empty,
 	// they name no addresses until Serve gives one.
 	BaseURL string
+	// ECOnly leaves RootRSA and CitizenRSA out (nil). Making RSA keys takes
+	// most of New's time, a second under the race detector on a busy machine.
+	ECOnly bool
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -89,9 +93,11 @@ func newPKI(options Options) *PKI {
 		p.now = time.Now
 	}
 	p.Root = &CA{Name: "root-ec", profile: rootEC}
-	p.RootRSA = &CA{Name: "root-rsa", profile: rootRSA}
 	p.CitizenEC = &CA{Name: "citizen-ec", profile: citizenEC, Parent: p.Root}
-	p.CitizenRSA = &CA{Name: "citizen-rsa", profile: citizenRSA, Parent: p.RootRSA}
+	if !options.ECOnly {
+		p.RootRSA = &CA{Name: "root-rsa", profile: rootRSA}
+		p.CitizenRSA = &CA{Name: "citizen-rsa", profile: citizenRSA, Parent: p.RootRSA}
+	}
 	p.OrganisationEC = &CA{Name: "organisation-ec", profile: organisationEC, Parent: p.Root}
 	p.Web = &CA{Name: "web", profile: webEC}
 	return p
@@ -99,10 +105,17 @@ func newPKI(options Options) *PKI {
 
 // authorities lists all CAs, each after its parent.
 func (p *PKI) authorities() []*CA {
-	return []*CA{p.Root, p.RootRSA, p.CitizenEC, p.CitizenRSA, p.OrganisationEC, p.Web}
+	return slices.Concat(p.roots(), p.issuing(), []*CA{p.Web})
 }
 
-func (p *PKI) issuing() []*CA { return []*CA{p.CitizenEC, p.CitizenRSA, p.OrganisationEC} }
+func (p *PKI) roots() []*CA { return present(p.Root, p.RootRSA) }
+
+func (p *PKI) issuing() []*CA { return present(p.CitizenEC, p.CitizenRSA, p.OrganisationEC) }
+
+// present leaves out what Options.ECOnly left out.
+func present(authorities ...*CA) []*CA {
+	return slices.DeleteFunc(authorities, func(ca *CA) bool { return ca == nil })
+}
 
 // certify makes the certificates of all CAs and OCSP responders anew from
 // their keys.
@@ -166,22 +179,14 @@ func (p *PKI) Serve() (stop func() error, err error) {
 	}, nil
 }
 
-// RootsPEM gives both roots.
-func (p *PKI) RootsPEM() []byte {
-	return certificatesPEM(p.Root.Certificate, p.RootRSA.Certificate)
-}
+// RootsPEM gives the roots.
+func (p *PKI) RootsPEM() []byte { return certificatesPEM(p.roots()...) }
 
 // IssuingPEM gives the issuing CAs of holders' certificates.
-func (p *PKI) IssuingPEM() []byte {
-	var certs []*x509.Certificate
-	for _, ca := range p.issuing() {
-		certs = append(certs, ca.Certificate)
-	}
-	return certificatesPEM(certs...)
-}
+func (p *PKI) IssuingPEM() []byte { return certificatesPEM(p.issuing()...) }
 
 // WebRootsPEM gives the anchor of the certificates of ServerCert.
-func (p *PKI) WebRootsPEM() []byte { return certificatesPEM(p.Web.Certificate) }
+func (p *PKI) WebRootsPEM() []byte { return certificatesPEM(p.Web) }
 
 // Issuers gives the rows for fineid's Table.With.
 func (p *PKI) Issuers() []fineid.Issuer {
@@ -206,10 +211,14 @@ func (p *PKI) Revoke(cert *x509.Certificate, at time.Time, reason int) error {
 	return errors.New("revoke certificate: no CA of this test PKI issued it")
 }
 
-func certificatesPEM(certs ...*x509.Certificate) []byte {
+func certificatesPEM(authorities ...*CA) []byte {
 	var out bytes.Buffer
-	for _, cert := range certs {
-		out.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
+	for _, ca := range authorities {
+		out.Write(certificatePEM(ca.Certificate))
 	}
 	return out.Bytes()
+}
+
+func certificatePEM(cert *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
 }

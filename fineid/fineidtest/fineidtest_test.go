@@ -11,7 +11,18 @@ import (
 // newServed makes a PKI whose services run until the test ends.
 func newServed(t *testing.T) *fineidtest.PKI {
 	t.Helper()
-	pki, err := fineidtest.New(fineidtest.Options{})
+	return served(t, fineidtest.Options{})
+}
+
+// newECOnly is the same without RSA, and quick.
+func newECOnly(t *testing.T) *fineidtest.PKI {
+	t.Helper()
+	return served(t, fineidtest.Options{ECOnly: true})
+}
+
+func served(t *testing.T, options fineidtest.Options) *fineidtest.PKI {
+	t.Helper()
+	pki, err := fineidtest.New(options)
 	if err != nil {
 		t.Fatal(err)
 	}

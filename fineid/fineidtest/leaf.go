@@ -81,7 +81,7 @@ func SATU(n int) fineid.SATU {
 // Issue makes a certificate below one of the PKI's issuing CAs and records it,
 // so that the OCSP responder knows it.
 func (p *PKI) Issue(ca *CA, leaf Leaf) (*Issued, error) {
-	if !slices.Contains(p.issuing(), ca) {
+	if ca == nil || !slices.Contains(p.issuing(), ca) {
 		return nil, errors.New("issue test certificate: not an issuing CA of this test PKI")
 	}
 	issued, err := p.issue(ca, leaf)
@@ -249,10 +249,10 @@ func (i *Issued) TLS() tls.Certificate {
 }
 
 // PEM gives the certificate alone.
-func (i *Issued) PEM() []byte { return certificatesPEM(i.Certificate) }
+func (i *Issued) PEM() []byte { return certificatePEM(i.Certificate) }
 
 // ChainPEM gives the certificate followed by its issuing CA's.
-func (i *Issued) ChainPEM() []byte { return certificatesPEM(i.Certificate, i.CA.Certificate) }
+func (i *Issued) ChainPEM() []byte { return append(i.PEM(), certificatePEM(i.CA.Certificate)...) }
 
 // KeyPEM gives the key as PKCS#8.
 func (i *Issued) KeyPEM() ([]byte, error) { return keyPEM(i.Key) }

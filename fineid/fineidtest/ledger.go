@@ -47,10 +47,13 @@ func (l *ledger) add(e entry) error {
 	return appendEntries(l.dir, []entry{e})
 }
 
-// attach moves the entries so far into a folder, and keeps the ledger there.
+// attach copies the entries so far into a folder, and keeps the ledger there.
 func (l *ledger) attach(dir string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := l.catchUp(); err != nil {
+		return err
+	}
 	if err := appendEntries(dir, l.entries); err != nil {
 		return err
 	}

@@ -125,7 +125,7 @@ func TestOCSPAnswers(t *testing.T) {
 }
 
 func TestOCSPForIssuingCA(t *testing.T) {
-	pki := newServed(t)
+	pki := newECOnly(t)
 	cert := pki.CitizenEC.Certificate
 	if got := ask(t, pki, pki.Root, cert); got != "good" {
 		t.Errorf("issuing CA: %s", got)
@@ -139,7 +139,7 @@ func TestOCSPForIssuingCA(t *testing.T) {
 }
 
 func TestOCSPByGet(t *testing.T) {
-	pki := newServed(t)
+	pki := newECOnly(t)
 	cert := issue(t, pki, pki.CitizenEC, fineidtest.Leaf{}).Certificate
 	query := base64.StdEncoding.EncodeToString(request(t, cert, pki.CitizenEC.Certificate, crypto.SHA1))
 	answer := fetch(t, cert.OCSPServer[0]+"/"+query)
@@ -150,7 +150,7 @@ func TestOCSPByGet(t *testing.T) {
 
 // An unknown number and a request about another issuer.
 func TestOCSPKnowsOnlyItsOwn(t *testing.T) {
-	pki, foreign := newServed(t), newServed(t)
+	pki, foreign := newECOnly(t), newECOnly(t)
 	own := issue(t, pki, pki.CitizenEC, fineidtest.Leaf{}).Certificate
 	other := issue(t, pki, pki.OrganisationEC, fineidtest.Leaf{}).Certificate
 	if got := ask(t, pki, pki.CitizenEC, other); got != "unknown" {
@@ -167,7 +167,7 @@ func TestOCSPKnowsOnlyItsOwn(t *testing.T) {
 }
 
 func TestOCSPFaults(t *testing.T) {
-	pki := newServed(t)
+	pki := newECOnly(t)
 	ca := pki.CitizenEC
 	cert := issue(t, pki, ca, fineidtest.Leaf{}).Certificate
 	for name, test := range map[string]struct {
@@ -223,7 +223,7 @@ func TestOCSPFaults(t *testing.T) {
 
 // OtherIssuer must change the hashes that name the issuer.
 func TestOCSPOtherIssuerChangesHashes(t *testing.T) {
-	pki := newServed(t)
+	pki := newECOnly(t)
 	cert := issue(t, pki, pki.CitizenEC, fineidtest.Leaf{}).Certificate
 	der := request(t, cert, pki.CitizenEC.Certificate, crypto.SHA1)
 	parsed, err := ocsp.ParseRequest(der)
@@ -240,7 +240,7 @@ func TestOCSPOtherIssuerChangesHashes(t *testing.T) {
 }
 
 func TestOCSPDelayEndsWithTheClient(t *testing.T) {
-	pki := newServed(t)
+	pki := newECOnly(t)
 	pki.OCSP.Delay.Store(int64(time.Hour))
 	ctx, cancel := context.WithCancel(t.Context())
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, pki.BaseURL()+"/ocsp/citizen-ec", http.NoBody)
@@ -269,7 +269,7 @@ func TestOCSPDelayEndsWithTheClient(t *testing.T) {
 }
 
 func TestCRLFaultsAndNumbers(t *testing.T) {
-	pki := newServed(t)
+	pki := newECOnly(t)
 	url := pki.BaseURL() + "/crl/citizen-ec.crl"
 	first, err := x509.ParseRevocationList(fetch(t, url))
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 )
 
 func FuzzParseRequest(f *testing.F) {
-	pki, err := New(Options{})
+	pki, err := New(Options{ECOnly: true})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -15,6 +15,7 @@ const settingsFile = "pki.json"
 
 type settings struct {
 	BaseURL string `json:"base_url"`
+	ECOnly  bool   `json:"ec_only,omitempty"`
 }
 
 // Save writes the PKI into a folder, which it makes: certificates and keys
@@ -33,7 +34,7 @@ func (p *PKI) save(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	about, err := json.Marshal(settings{BaseURL: p.baseURL})
+	about, err := json.Marshal(settings{BaseURL: p.baseURL, ECOnly: p.RootRSA == nil})
 	if err != nil {
 		return err
 	}
@@ -78,7 +79,7 @@ func load(dir string) (*PKI, error) {
 	if err := json.Unmarshal(content, &about); err != nil {
 		return nil, fmt.Errorf("%s: %w", settingsFile, err)
 	}
-	p := newPKI(Options{BaseURL: about.BaseURL})
+	p := newPKI(Options{BaseURL: about.BaseURL, ECOnly: about.ECOnly})
 	p.ledger.dir = dir
 	for _, ca := range p.authorities() {
 		if ca.Certificate, ca.Key, err = loadPair(dir, ca.Name); err != nil {
@@ -92,7 +93,7 @@ func load(dir string) (*PKI, error) {
 }
 
 func savePair(dir, name string, cert *x509.Certificate, key crypto.Signer) error {
-	if err := writeNew(filepath.Join(dir, name+".pem"), certificatesPEM(cert), 0o644); err != nil {
+	if err := writeNew(filepath.Join(dir, name+".pem"), certificatePEM(cert), 0o644); err != nil {
 		return err
 	}
 	content, err := keyPEM(key)

@@ -33,7 +33,7 @@ func revoked(t *testing.T, pki *fineidtest.PKI, ca *fineidtest.CA, cert *x509.Ce
 // One process serves while another one, with the same folder, issues and
 // revokes.
 func TestTwoProcessesShareAFolder(t *testing.T) {
-	serving := newServed(t)
+	serving := newECOnly(t)
 	before := issue(t, serving, serving.CitizenEC, fineidtest.Leaf{}).Certificate
 	dir := filepath.Join(t.TempDir(), "pki")
 	if err := serving.Save(dir); err != nil {
@@ -63,6 +63,33 @@ func TestTwoProcessesShareAFolder(t *testing.T) {
 		if !revoked(t, serving, serving.CitizenEC, cert) {
 			t.Error("not in the CRL")
 		}
+	}
+}
+
+// A second copy knows all that the first one knew.
+func TestSaveAgainElsewhere(t *testing.T) {
+	pki := newECOnly(t)
+	early := issue(t, pki, pki.CitizenEC, fineidtest.Leaf{}).Certificate
+	first, second := filepath.Join(t.TempDir(), "1"), filepath.Join(t.TempDir(), "2")
+	if err := pki.Save(first); err != nil {
+		t.Fatal(err)
+	}
+	late := issue(t, pki, pki.CitizenEC, fineidtest.Leaf{}).Certificate
+	if err := pki.Revoke(early, time.Now(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := pki.Save(second); err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := fineidtest.Load(second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if loaded.CitizenRSA != nil {
+		t.Error("an RSA CA came from nowhere")
+	}
+	if a, b := ask(t, pki, pki.CitizenEC, early), ask(t, pki, pki.CitizenEC, late); a != "revoked" || b != "good" {
+		t.Errorf("the early certificate is %s, the late one %s", a, b)
 	}
 }
 
@@ -96,10 +123,10 @@ func TestLoadRefusesDamage(t *testing.T) {
 	if _, err := fineidtest.Load(t.TempDir()); err == nil {
 		t.Error("loaded an empty folder")
 	}
+	pki := newServed(t)
 	for name, content := range map[string]string{
 		"pki.json": "{", "root-ec.pem": "nothing", "citizen-rsa-key.pem": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
 	} {
-		pki := newServed(t)
 		dir := filepath.Join(t.TempDir(), "pki")
 		if err := pki.Save(dir); err != nil {
 			t.Fatal(err)
@@ -114,7 +141,7 @@ func TestLoadRefusesDamage(t *testing.T) {
 }
 
 func TestServeNeedsItsAddressBeforeSave(t *testing.T) {
-	pki, err := fineidtest.New(fineidtest.Options{})
+	pki, err := fineidtest.New(fineidtest.Options{ECOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ import (
 var ecdsaWithNull = []byte{0x30, 12, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3, 5, 0}
 
 func TestECDSALeafHasNullParameter(t *testing.T) {
-	pki := newServed(t)
+	pki := newECOnly(t)
 	leaf := issue(t, pki, pki.CitizenEC, fineidtest.Leaf{}).Certificate
 	if count := bytes.Count(leaf.Raw, ecdsaWithNull); count != 2 {
 		t.Errorf("the identifier with NULL stands %d times in the leaf, want 2 (inside and outside)", count)
@@ -124,7 +124,7 @@ func TestShapesAreThoseOfRealCards(t *testing.T) {
 }
 
 func TestForeignPKIWithTheSameNames(t *testing.T) {
-	pki, foreign := newServed(t), newServed(t)
+	pki, foreign := newECOnly(t), newECOnly(t)
 	leaf := issue(t, foreign, foreign.CitizenEC, fineidtest.Leaf{}).Certificate
 	if !bytes.Equal(leaf.RawIssuer, pki.CitizenEC.Certificate.RawSubject) {
 		t.Fatal("the issuers' names differ")
@@ -142,7 +142,7 @@ func TestForeignPKIWithTheSameNames(t *testing.T) {
 }
 
 func TestIssueRefusesOtherCAs(t *testing.T) {
-	pki, foreign := newServed(t), newServed(t)
+	pki, foreign := newECOnly(t), newECOnly(t)
 	for _, ca := range []*fineidtest.CA{nil, pki.Root, pki.Web, foreign.CitizenEC} {
 		if _, err := pki.Issue(ca, fineidtest.Leaf{}); err == nil {
 			t.Errorf("issued below %+v", ca)
@@ -154,7 +154,7 @@ func TestIssueRefusesOtherCAs(t *testing.T) {
 }
 
 func TestLeafTimesAndGivenKey(t *testing.T) {
-	pki := newServed(t)
+	pki := newECOnly(t)
 	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -224,7 +224,7 @@ func TestMutualTLS(t *testing.T) {
 }
 
 func TestIssuedPEM(t *testing.T) {
-	pki := newServed(t)
+	pki := newECOnly(t)
 	issued := issue(t, pki, pki.CitizenEC, fineidtest.Leaf{})
 	key, err := issued.KeyPEM()
 	if err != nil {
