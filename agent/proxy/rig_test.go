@@ -66,7 +66,7 @@ func (l *hostList) set(names ...string) {
 
 // rig is a running proxy in front of an origin that plays every listed host.
 type rig struct {
-	t      *testing.T
+	t      testing.TB
 	addr   string // of the proxy
 	hosts  *hostList
 	roots  *roots.Store
@@ -79,7 +79,7 @@ var errWaiting = errors.New("secret detail: PIN 1234")
 
 // newRig starts the proxy with card.test and *.cards.test listed. The change
 // functions see the configuration before it is used.
-func newRig(t *testing.T, handler http.HandlerFunc, change ...func(*Config)) *rig {
+func newRig(t testing.TB, handler http.HandlerFunc, change ...func(*Config)) *rig {
 	t.Helper()
 	r := &rig{t: t, hosts: &hostList{}}
 	r.hosts.set("card.test", "*.cards.test")
@@ -235,7 +235,7 @@ func (r *rig) raw(request string) (*http.Response, string) {
 	return exchange(r.t, r.dial(), request)
 }
 
-func exchange(t *testing.T, c net.Conn, request string) (*http.Response, string) {
+func exchange(t testing.TB, c net.Conn, request string) (*http.Response, string) {
 	t.Helper()
 	if _, err := io.WriteString(c, request); err != nil {
 		t.Fatal(err)
@@ -253,7 +253,7 @@ func exchange(t *testing.T, c net.Conn, request string) (*http.Response, string)
 }
 
 // fetch does a request and returns the answer with its body.
-func fetch(t *testing.T, c *http.Client, req *http.Request) (*http.Response, string) {
+func fetch(t testing.TB, c *http.Client, req *http.Request) (*http.Response, string) {
 	t.Helper()
 	resp, err := c.Do(req)
 	if err != nil {
@@ -267,7 +267,7 @@ func fetch(t *testing.T, c *http.Client, req *http.Request) (*http.Response, str
 	return resp, string(body)
 }
 
-func request(t *testing.T, method, url string, body io.Reader) *http.Request {
+func request(t testing.TB, method, url string, body io.Reader) *http.Request {
 	t.Helper()
 	req, err := http.NewRequest(method, url, body)
 	if err != nil {
