@@ -260,6 +260,12 @@ func (t *Transport) EndHost(host string) {
 	t.endAll(match, ErrHostEnded)
 }
 
+// EndHosts is EndHost for all hosts that match; it is called with locks held and
+// must not call the Transport.
+func (t *Transport) EndHosts(match func(host, port string) bool) {
+	t.endAll(func(k target) bool { return match(k.host, k.port) }, ErrHostEnded)
+}
+
 // endAll ends what belongs to the targets that match.
 func (t *Transport) endAll(match func(target) bool, reason error) {
 	t.mu.Lock()
