@@ -52,6 +52,8 @@ const (
 	CodeLeased       = "prompt-leased"
 	CodeNoConsent    = "no-consent"
 	CodeConfigWins   = "set-in-config-file"
+	CodeUnlocked     = "already-unlocked"
+	CodeWhichCard    = "which-card" // several cards: name one
 )
 
 // ErrNotRunning is what every call gives when nothing answers on the socket.

@@ -25,6 +25,7 @@ func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal("***") }
 // UnmarshalJSON reads a JSON string into bytes of its own, without a Go string
 // on the way (a string cannot be wiped).
 func (s *Secret) UnmarshalJSON(raw []byte) error {
+	s.Wipe() // the key may come twice
 	if string(raw) == "null" {
 		*s = nil
 		return nil

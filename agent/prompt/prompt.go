@@ -72,7 +72,7 @@ func (q *Question) check(a control.Answer) (declined, bad error) {
 			given++
 		}
 	}
-	if given != 1 || a.Remember && a.Allow == nil {
+	if given != 1 || a.Remember && a.Allow == nil && a.Certificate == "" {
 		return nil, ErrBadAnswer
 	}
 	if a.Cancel {

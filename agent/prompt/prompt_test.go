@@ -370,7 +370,7 @@ func TestAnswersFitTheirPrompt(t *testing.T) {
 		"consent: yes":          {control.Prompt{Kind: control.PromptConsent}, control.Answer{Allow: &yes, Remember: true}, nil, nil},
 		"consent: no":           {control.Prompt{Kind: control.PromptConsent}, control.Answer{Allow: &no}, ErrDenied, nil},
 		"consent: pin":          {control.Prompt{Kind: control.PromptConsent}, control.Answer{PIN: pin}, nil, ErrBadAnswer},
-		"certificate":           {control.Prompt{Kind: control.PromptCertificate, Candidates: []control.Certificate{{SHA256: "a"}}}, control.Answer{Certificate: "a"}, nil, nil},
+		"certificate":           {control.Prompt{Kind: control.PromptCertificate, Candidates: []control.Certificate{{SHA256: "a"}}}, control.Answer{Certificate: "a", Remember: true}, nil, nil},
 		"certificate: another":  {control.Prompt{Kind: control.PromptCertificate, Candidates: []control.Certificate{{SHA256: "a"}}}, control.Answer{Certificate: "b"}, nil, ErrBadAnswer},
 		"certificate: an allow": {control.Prompt{Kind: control.PromptCertificate}, control.Answer{Allow: &yes}, nil, ErrBadAnswer},
 	} {

@@ -1,0 +1,223 @@
+package agent
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/kortti-id/kortti/agent/audit"
+	"github.com/kortti-id/kortti/agent/config"
+	"github.com/kortti-id/kortti/agent/consent"
+	"github.com/kortti-id/kortti/agent/control"
+	"github.com/kortti-id/kortti/agent/peer"
+	"github.com/kortti-id/kortti/agent/prompt"
+	"github.com/kortti-id/kortti/card"
+	"github.com/kortti-id/kortti/tlsclient"
+)
+
+// asker is who makes a request: what the proxy knows of the connection.
+type asker struct{ peer peer.Peer }
+
+type askerKey struct{}
+
+// askerFrom returns who asks; a request that carries nobody is an unknown
+// program's.
+func askerFrom(ctx context.Context) asker {
+	who, _ := ctx.Value(askerKey{}).(asker)
+	return who
+}
+
+// program looks the program up, which costs milliseconds on the first call.
+func (w asker) program() consent.Program {
+	p := w.peer.Program()
+	return consent.Program{Path: p.Path, PID: p.PID, Connection: w.peer.Inode}
+}
+
+// admit decides whether a program's request to a listed host may go on:
+// proxy.Config.Admit.
+func (a *Agent) admit(ctx context.Context, p peer.Peer, hostport string) (context.Context, error) {
+	host, port := splitTarget(hostport)
+	who := asker{p}
+	ctx = context.WithValue(ctx, askerKey{}, who)
+	a.settle(ctx)
+	return ctx, a.requireConsent(ctx, who, host, port, a.eligible(host, port)...)
+}
+
+// eligible are the certificates that a request may come to use: the one that is
+// set or was chosen for the host, or all that can log in. Which of these the
+// host accepts is known only after a handshake, which consent comes before.
+func (a *Agent) eligible(host, port string) []card.Fingerprint {
+	var all []card.Fingerprint
+	for _, r := range a.cards.Snapshot().Readers {
+		if r.Card == nil {
+			continue
+		}
+		for _, c := range r.Card.Certificates {
+			if c.Login {
+				all = append(all, c.Fingerprint)
+			}
+		}
+	}
+	entry, _ := a.hosts.Lookup(host, port)
+	for _, set := range []string{entry.Card, a.choices.get(host)} {
+		if f, err := card.ParseFingerprint(set); err == nil && slices.Contains(all, f) {
+			return []card.Fingerprint{f}
+		}
+	}
+	return all
+}
+
+// requireConsent returns nil when the program may use the certificates at the
+// host, after asking the person if need be.
+func (a *Agent) requireConsent(ctx context.Context, who asker, host, port string, certs ...card.Fingerprint) error {
+	entry, listed := a.hosts.Lookup(host, port)
+	if !listed {
+		return tlsclient.ErrNotAllowed
+	}
+	if entry.Consent == config.ConsentAlways || len(certs) == 0 {
+		return nil
+	}
+	program := who.program()
+	var keys []consent.Key
+	for _, f := range certs {
+		k := consent.Key{Program: program.Key(), Host: host, Certificate: f.String()}
+		if !a.consents.Allowed(k) {
+			keys = append(keys, k)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	_, err := a.desk.Ask(ctx, a.consentQuestion(program, host, keys))
+	if errors.Is(err, prompt.ErrDenied) || errors.Is(err, prompt.ErrCancelled) {
+		a.audit.Write(control.AuditRecord{Decision: audit.ConsentDenied, Host: host, Program: program.Shown(), PID: program.PID})
+	}
+	return err
+}
+
+func (a *Agent) consentQuestion(program consent.Program, host string, keys []consent.Key) prompt.Question {
+	q := prompt.Question{
+		Key:    "consent " + program.Key() + " " + host,
+		Prompt: control.Prompt{Kind: control.PromptConsent, Host: host, Program: program.Shown()},
+	}
+	var fingerprints []string
+	for _, k := range keys {
+		fingerprints = append(fingerprints, k.Certificate)
+		q.Key += " " + k.Certificate
+	}
+	q.Candidates = a.certificates(fingerprints)
+	if len(q.Candidates) == 1 {
+		q.Certificate, q.Name = q.Candidates[0].SHA256, q.Candidates[0].Name
+	}
+	q.Try = func(_ context.Context, answer control.Answer) error {
+		remember := answer.Remember && program.Rememberable()
+		if err := a.consents.Allow(remember, keys...); err != nil {
+			return err
+		}
+		for _, k := range keys {
+			record := control.AuditRecord{Decision: audit.Consent, Host: host, Program: program.Shown(), PID: program.PID, Certificate: k.Certificate}
+			if !remember {
+				record.Reason = "until the card is locked or removed"
+			}
+			a.audit.Write(record)
+		}
+		return nil
+	}
+	return q
+}
+
+// certificates are those of the fingerprints that are present, for showing.
+func (a *Agent) certificates(fingerprints []string) []control.Certificate {
+	snapshot := a.cards.Snapshot()
+	var list []control.Certificate
+	for _, s := range fingerprints {
+		if f, err := card.ParseFingerprint(s); err == nil {
+			if _, c, ok := snapshot.Find(f); ok {
+				list = append(list, certificateOf(c))
+			}
+		}
+	}
+	return list
+}
+
+// choose has the person choose where the rules leave several certificates:
+// tlsclient.Config.Choose.
+func (a *Agent) choose(ctx context.Context, host string, candidates []tlsclient.Identity, _ tlsclient.Explanation) (card.Fingerprint, error) {
+	var fingerprints []string
+	for _, c := range candidates {
+		fingerprints = append(fingerprints, c.Fingerprint.String())
+	}
+	if chosen := a.choices.get(host); slices.Contains(fingerprints, chosen) {
+		return card.ParseFingerprint(chosen)
+	}
+	program := askerFrom(ctx).program()
+	q := prompt.Question{
+		Key: "certificate " + host + " " + strings.Join(fingerprints, " "),
+		Prompt: control.Prompt{
+			Kind: control.PromptCertificate, Host: host, Program: program.Shown(), Candidates: a.certificates(fingerprints),
+		},
+		Try: func(_ context.Context, answer control.Answer) error {
+			a.audit.Write(control.AuditRecord{Decision: audit.Chosen, Host: host, Program: program.Shown(), PID: program.PID, Certificate: answer.Certificate})
+			if answer.Remember {
+				return a.choices.put(host, answer.Certificate)
+			}
+			return nil
+		},
+	}
+	answer, err := a.desk.Ask(ctx, q)
+	if err != nil {
+		return card.Fingerprint{}, err
+	}
+	return card.ParseFingerprint(answer.Certificate)
+}
+
+// hostSettings are a listed host's settings: tlsclient.Config.HostSettings.
+func (a *Agent) hostSettings(host, port string) tlsclient.HostSettings {
+	entry, listed := a.hosts.Lookup(host, port)
+	s := tlsclient.HostSettings{Allowed: listed, Address: entry.Address, RootCAs: entry.Roots}
+	if f, err := card.ParseFingerprint(entry.Card); err == nil {
+		s.Pin = &f
+	}
+	return s
+}
+
+// recorder writes each proof that a card makes into the audit file.
+type recorder struct {
+	tlsclient.Source
+	agent *Agent
+}
+
+func (r recorder) Signer(f card.Fingerprint, host string) (crypto.Signer, error) {
+	key, err := r.Source.Signer(f, host)
+	if proofs, ok := key.(crypto.MessageSigner); ok && err == nil {
+		return recordedKey{proofs, r.agent, f.String(), host}, nil
+	}
+	return key, err
+}
+
+type recordedKey struct {
+	crypto.MessageSigner
+	agent             *Agent
+	certificate, host string
+}
+
+func (k recordedKey) SignMessage(rand io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	signature, err := k.MessageSigner.SignMessage(rand, message, opts)
+	if err == nil {
+		k.agent.audit.Write(control.AuditRecord{Decision: audit.Signature, Host: k.host, Certificate: k.certificate})
+		k.agent.events.publish(control.Event{Kind: control.EventSignature, Certificate: k.certificate, Host: k.host})
+	}
+	return signature, err
+}
+
+// splitTarget splits "host" or "host:port"; the port of https is the default.
+func splitTarget(hostport string) (host, port string) {
+	if host, port, err := net.SplitHostPort(hostport); err == nil {
+		return host, port
+	}
+	return strings.Trim(hostport, "[]"), "443"
+}

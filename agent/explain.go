@@ -1,0 +1,122 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/http"
+
+	"github.com/kortti-id/kortti/agent/config"
+	"github.com/kortti-id/kortti/agent/consent"
+	"github.com/kortti-id/kortti/agent/control"
+	"github.com/kortti-id/kortti/agent/prompt"
+	"github.com/kortti-id/kortti/agent/roots"
+	"github.com/kortti-id/kortti/card"
+	"github.com/kortti-id/kortti/tlsclient"
+)
+
+// answers say what each error is to a program: 403 where the person or the card
+// said no, 503 where trying later can help. The first that matches counts, so
+// the narrower stands before the wider; the message is the error's own, and the
+// hint card.Hint's unless there is one here.
+var answers = []struct {
+	err    error
+	status int
+	code   string
+	hint   string
+}{
+	{card.ErrPINRefusedBefore, http.StatusForbidden, control.CodePINRepeated, ""},
+	{card.ErrWrongPIN, http.StatusForbidden, control.CodePINWrong, ""},
+	{card.ErrFinalTry, http.StatusConflict, control.CodePINFinalTry, ""},
+	{prompt.ErrConfirmFinal, http.StatusConflict, control.CodePINFinalTry, "send the PIN with confirm_final"},
+	{card.ErrPINLocked, http.StatusForbidden, control.CodePINLocked, ""},
+	{card.ErrPINCancelled, http.StatusForbidden, control.CodePINCancelled, ""},
+	{card.ErrPINLength, http.StatusForbidden, control.CodePINLength, ""},
+	{card.ErrPINUnusable, http.StatusForbidden, "pin-unusable", ""},
+	{card.ErrRemoved, http.StatusServiceUnavailable, control.CodeCardRemoved, ""},
+	{card.ErrNoReader, http.StatusServiceUnavailable, control.CodeNoReader, ""},
+	{card.ErrNoCard, http.StatusServiceUnavailable, control.CodeNoCard, ""},
+	{card.ErrLockNotConfirmed, http.StatusServiceUnavailable, "lock-not-confirmed", ""},
+	{card.ErrModuleCrashed, http.StatusServiceUnavailable, "module-crashed", ""},
+	{card.ErrModuleHung, http.StatusServiceUnavailable, "module-hung", ""},
+	{card.ErrModule, http.StatusServiceUnavailable, "module", ""},
+	{card.ErrMechanism, http.StatusBadGateway, "mechanism", ""},
+	{card.ErrNotForLogin, http.StatusForbidden, "not-for-login", ""},
+	{card.ErrNotAProof, http.StatusForbidden, "not-a-proof", ""},
+	{card.ErrLocked, http.StatusServiceUnavailable, control.CodeLocked, ""},
+	{prompt.ErrNoFrontEnd, http.StatusServiceUnavailable, control.CodeNoFrontEnd, "start the tray app or run: kortti prompt"},
+	{prompt.ErrExpired, http.StatusServiceUnavailable, control.CodeExpired, "answer the prompt of the tray app or of kortti prompt"},
+	{prompt.ErrPaused, http.StatusServiceUnavailable, "prompt-paused", ""},
+	{prompt.ErrDenied, http.StatusForbidden, control.CodeNoConsent, "allow the program when it asks again"},
+	{prompt.ErrCancelled, http.StatusForbidden, "cancelled", "answer the prompt when it comes again"},
+	{prompt.ErrNotFound, http.StatusNotFound, control.CodeNotFound, ""},
+	{prompt.ErrLeased, http.StatusConflict, control.CodeLeased, ""},
+	{prompt.ErrNotLeased, http.StatusConflict, "prompt-not-leased", ""},
+	{prompt.ErrBusy, http.StatusConflict, "prompt-busy", ""},
+	{prompt.ErrBadAnswer, http.StatusBadRequest, control.CodeBadRequest, ""},
+	{tlsclient.ErrNoCertificate, http.StatusServiceUnavailable, "no-certificate", "see which certificates the host takes with: kortti why HOST"},
+	{tlsclient.ErrAmbiguous, http.StatusForbidden, "ambiguous", ""},
+	{tlsclient.ErrNotAllowed, http.StatusForbidden, "not-listed", "list it with: kortti hosts add HOST"},
+	{tlsclient.ErrHostEnded, http.StatusServiceUnavailable, "host-changed", "try again"},
+	{tlsclient.ErrClosed, http.StatusServiceUnavailable, "ending", ""},
+	{prompt.ErrClosed, http.StatusServiceUnavailable, "ending", ""},
+	{card.ErrClosed, http.StatusServiceUnavailable, "ending", ""},
+	{config.ErrNotListed, http.StatusNotFound, control.CodeNotFound, "see the listed hosts with: kortti hosts list"},
+	{consent.ErrNotFound, http.StatusNotFound, control.CodeNotFound, ""},
+	{roots.ErrCorrupt, http.StatusInternalServerError, "root-damaged", "take the host off the list and list it again"},
+	{context.DeadlineExceeded, http.StatusGatewayTimeout, "timeout", ""},
+}
+
+// explain says what an error means to those who called, without what they have
+// no business to know.
+func explain(err error) *control.Error {
+	var e *control.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	for _, a := range answers {
+		if errors.Is(err, a.err) {
+			e := &control.Error{Code: a.code, Status: a.status, Message: a.err.Error(), Hint: a.hint}
+			if e.Hint == "" {
+				e.Hint = card.Hint(err)
+			}
+			return e
+		}
+	}
+	var fixed *config.FixedError
+	if errors.As(err, &fixed) {
+		return &control.Error{Code: control.CodeConfigWins, Status: http.StatusConflict, Message: fixed.Error(), Hint: "change it there"}
+	}
+	var up *tlsclient.UpstreamError
+	if errors.As(err, &up) {
+		return explainUpstream(up)
+	}
+	return &control.Error{Code: "failed", Status: http.StatusInternalServerError, Message: err.Error()}
+}
+
+func explainUpstream(up *tlsclient.UpstreamError) *control.Error {
+	e := &control.Error{Code: "upstream", Status: http.StatusBadGateway, Message: up.Error()}
+	var untrusted *tls.CertificateVerificationError
+	switch {
+	case errors.As(up, &untrusted):
+		e.Code = "upstream-certificate"
+		e.Hint = "the host's own certificate is not trusted; if its CA is a private one, set tls_roots for the host"
+	case up.Timeout():
+		e.Code, e.Status = "upstream-timeout", http.StatusGatewayTimeout
+	case up.Op == "connect":
+		e.Code = "upstream-unreachable"
+	}
+	return e
+}
+
+// explainUpstream explains the errors of proxied requests and counts those that
+// are the host's: proxy.Config.Explain.
+func (a *Agent) explainUpstream(err error) (status int, code, message, hint string) {
+	e := explain(err)
+	var up *tlsclient.UpstreamError
+	if errors.As(err, &up) {
+		a.upstreamErrors.Add(1)
+	}
+	a.log.Info("a request failed", "code", e.Code, "error", err)
+	return e.Status, e.Code, e.Message, e.Hint
+}

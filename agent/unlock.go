@@ -1,0 +1,168 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/kortti-id/kortti/agent/audit"
+	"github.com/kortti-id/kortti/agent/control"
+	"github.com/kortti-id/kortti/agent/prompt"
+	"github.com/kortti-id/kortti/card"
+	"github.com/kortti-id/kortti/tlsclient"
+)
+
+// errUnlocked tells that there is no PIN to ask for.
+var errUnlocked = &control.Error{Code: control.CodeUnlocked, Status: 409, Message: "the card is unlocked already"}
+
+// unlock asks the person for the PIN on behalf of programs that wait for a
+// locked card: tlsclient.Config.Unlock.
+func (a *Agent) unlock(ctx context.Context, req tlsclient.UnlockRequest) error {
+	who := askerFrom(ctx)
+	// A card that was put in after the request was admitted was not part of
+	// that consent.
+	if err := a.requireConsent(ctx, who, req.Host, req.Port, req.Identity.Fingerprint); err != nil {
+		return err
+	}
+	q, err := a.pinQuestion(req.Identity.Fingerprint)
+	if errors.Is(err, errUnlocked) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	q.Host, q.Program = req.Host, who.program().Shown()
+	_, err = a.desk.Ask(ctx, q)
+	if errors.Is(err, prompt.ErrCancelled) {
+		return fmt.Errorf("unlock the card: %w", card.ErrPINCancelled)
+	}
+	return err
+}
+
+// openUnlock raises a PIN prompt because the person wants the card unlocked.
+func (a *Agent) openUnlock(sel control.CardSelection) (control.Prompt, error) {
+	f, err := a.selected(sel)
+	if err != nil {
+		return control.Prompt{}, err
+	}
+	q, err := a.pinQuestion(f)
+	if err != nil {
+		return control.Prompt{}, err
+	}
+	return a.desk.Open(q)
+}
+
+// pinQuestion makes the question for a certificate's PIN, from what the card
+// says now. Where no PIN can help it is an error, and nobody is asked.
+func (a *Agent) pinQuestion(f card.Fingerprint) (prompt.Question, error) {
+	c, cert, ok := a.cards.Snapshot().Find(f)
+	switch {
+	case !ok:
+		return prompt.Question{}, card.ErrRemoved
+	case c.State == card.Unlocked:
+		return prompt.Question{}, errUnlocked
+	case c.State == card.LockNotConfirmed:
+		return prompt.Question{}, card.ErrLockNotConfirmed
+	case c.PIN.Locked:
+		return prompt.Question{}, card.ErrPINLocked
+	}
+	q := prompt.Question{
+		Key:   fmt.Sprintf("pin %s %d", f, c.Epoch),
+		Epoch: c.Epoch,
+		Prompt: control.Prompt{
+			Kind: control.PromptPIN, Card: c.ID, CardLabel: c.Label,
+			Certificate: f.String(), Name: certificateOf(cert).Name,
+			PinPad: c.PIN.PinPad, FinalTry: c.PIN.FinalTry, CountLow: c.PIN.CountLow,
+			MinPIN: c.PIN.Min, MaxPIN: c.PIN.Max,
+		},
+	}
+	q.Try = func(ctx context.Context, answer control.Answer) error { return a.login(ctx, q.Prompt, f, answer) }
+	q.Again = func(err error) (prompt.Question, bool) { return a.askAgain(q, f, err) }
+	return q, nil
+}
+
+// login is the one try that an answer stands for.
+func (a *Agent) login(ctx context.Context, p control.Prompt, f card.Fingerprint, answer control.Answer) error {
+	var pin *card.PIN // nil: it is typed on the reader
+	if !p.PinPad {
+		pin = card.NewPIN(answer.PIN)
+	}
+	err := a.cards.Unlock(ctx, f, pin, card.UnlockOptions{ConfirmFinal: answer.ConfirmFinal})
+	record := control.AuditRecord{Decision: audit.Unlock, Card: p.Card, Certificate: p.Certificate}
+	if err != nil {
+		record.Decision, record.Reason = audit.UnlockRefused, explain(err).Code
+	}
+	a.audit.Write(record)
+	return err
+}
+
+// askAgain asks for the PIN once more after one that the person can correct.
+func (a *Agent) askAgain(was prompt.Question, f card.Fingerprint, err error) (prompt.Question, bool) {
+	for _, correctable := range []error{card.ErrWrongPIN, card.ErrPINRefusedBefore, card.ErrPINLength, card.ErrFinalTry} {
+		if !errors.Is(err, correctable) {
+			continue
+		}
+		q, failed := a.pinQuestion(f)
+		if failed != nil {
+			return prompt.Question{}, false
+		}
+		q.Host, q.Program, q.Message = was.Host, was.Program, explain(err).Error()
+		return q, true
+	}
+	return prompt.Question{}, false
+}
+
+// selected finds the one certificate that a selection means.
+func (a *Agent) selected(sel control.CardSelection) (card.Fingerprint, error) {
+	if sel.Certificate != "" {
+		f, err := card.ParseFingerprint(sel.Certificate)
+		if err != nil {
+			return f, badRequest(err.Error())
+		}
+		return f, nil
+	}
+	snapshot := a.cards.Snapshot()
+	var found []card.Fingerprint
+	for _, r := range snapshot.Readers {
+		if r.Card == nil || sel.Card != "" && r.Card.ID != sel.Card {
+			continue
+		}
+		for _, c := range r.Card.Certificates {
+			if c.Login {
+				found = append(found, c.Fingerprint)
+				break // one login unlocks the card
+			}
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		return card.Fingerprint{}, &control.Error{Code: control.CodeWhichCard, Status: 409, Message: "several cards could be unlocked", Hint: "name the card"}
+	case len(snapshot.Readers) == 0:
+		return card.Fingerprint{}, card.ErrNoReader
+	}
+	return card.Fingerprint{}, card.ErrNoCard
+}
+
+// lock locks the selected card, or all, and returns when nothing of it is left.
+func (a *Agent) lock(sel control.CardSelection) error {
+	id := sel.Card
+	if sel.Certificate != "" {
+		f, err := card.ParseFingerprint(sel.Certificate)
+		if err != nil {
+			return badRequest(err.Error())
+		}
+		c, _, ok := a.cards.Snapshot().Find(f)
+		if !ok {
+			return card.ErrNoCard
+		}
+		id = c.ID
+	}
+	if _, ok := a.cards.Snapshot().Card(id); id != "" && !ok {
+		return card.ErrNoCard
+	}
+	err := a.cards.Lock(id, "locked by the person")
+	a.follow()
+	return err
+}
