@@ -59,7 +59,7 @@ fuzz: check-go ## every fuzz target, FUZZ_SECONDS in all
 	@sh tests/setup/fuzz.sh $(FUZZ_SECONDS)
 
 soak: check-go packages-test build ## the long runs: ten times the cycles, ten minutes of fuzzing
-	KORTTI_SOAK=1 $(GO) test -race -timeout 60m -count=10 $(CARD) $(PROXY) $(SERVER)
+	$(GO) test -race -timeout 60m -count=10 $(CARD) $(PROXY) $(SERVER)
 	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=600
 
 clean: ## remove what was built here

@@ -70,7 +70,7 @@ func createTestcard(std stdio, args []string) error {
 	key := fs.String("key", string(softhsm.P384), "rsa2048, rsa3072 or p384")
 	given := fs.String("given", "LIISA", "the invented holder's given name")
 	surname := fs.String("surname", "SPECIMEN-KORTTI", "the invented holder's surname")
-	satu := fs.String("satu", "99912345", "the holder's `NUMBER`: 999 and five more digits; the check character is added")
+	person := fs.Int("person", 12345, "which invented person: the last five digits of the SATU, after 999")
 	asJSON := fs.Bool("json", false, "machine-readable output")
 	if _, err := parse(fs, args, 0, 0); err != nil {
 		return err
@@ -78,10 +78,7 @@ func createTestcard(std stdio, args []string) error {
 	if *pki == "" {
 		*pki = *dir + "-pki"
 	}
-	number, err := testSATU(*satu)
-	if err != nil {
-		return err
-	}
+	number := fineidtest.SATU(*person)
 	authority, err := openPKI(*pki)
 	if err != nil {
 		return err
@@ -102,19 +99,6 @@ func createTestcard(std stdio, args []string) error {
 	fmt.Fprintf(std.out, "Use it: in kortti.toml, [card] modules = [%q]\n", info.Module)
 	fmt.Fprintf(std.out, "Trust it in a test server: [trust] roots = [%q]\n", info.Roots)
 	return nil
-}
-
-// testSATU adds the check character to a number in the range of invented
-// people.
-func testSATU(number string) (fineid.SATU, error) {
-	if len(number) == 8 && strings.HasPrefix(number, "999") {
-		for _, check := range "0123456789ABCDEFHJKLMNPRSTUVWXY" {
-			if s, err := fineid.ParseSATU(number + string(check)); err == nil {
-				return s, nil
-			}
-		}
-	}
-	return fineid.SATU{}, usageError(fmt.Sprintf("--satu %q: a test card's number is 999 and five more digits", number))
 }
 
 // openPKI loads the test PKI of a folder, or makes one there.

@@ -14,7 +14,7 @@ share=$((total / count))
 [ "$share" -ge 1 ] || share=1
 echo "fuzz: $count targets, ${share}s each"
 printf '%s\n' "$targets" | while read -r dir name; do
-  if ! out=$(go test -run '^$' -fuzz "^$name\$" -fuzztime "${share}s" "./$dir" 2>&1); then
+  if ! out=$(go test -run '^$' -fuzz "^$name\$" -fuzztime "${share}s" -fuzzminimizetime 10x "./$dir" 2>&1); then
     printf '%s\n' "$out"
     echo "fuzz: $dir $name failed; the input that did it is kept under $dir/testdata/fuzz" >&2
     exit 1
