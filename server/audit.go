@@ -2,8 +2,11 @@ package server
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/kortti-id/kortti/server/door"
@@ -13,6 +16,23 @@ import (
 type auditLog struct {
 	mu   sync.Mutex // guards the order of the lines
 	file *os.File   // nil: nothing is written
+}
+
+// checkAudit says whether openAudit would probably succeed, without making the
+// file.
+func checkAudit(path string) error {
+	if path == "" {
+		return nil
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		_, err = os.Stat(filepath.Dir(path))
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	return file.Close()
 }
 
 // openAudit makes the file where there is none; only its owner may read it.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/kortti-id/kortti/fineid"
 	"github.com/kortti-id/kortti/server/database"
+	"github.com/kortti-id/kortti/server/door"
 	"github.com/kortti-id/kortti/server/evidence"
 	"github.com/kortti-id/kortti/server/revoke"
 	"github.com/kortti-id/kortti/server/users"
@@ -105,6 +106,15 @@ func (p *parts) open(c Config) {
 	p.openUsers(c.Users)
 	if c.Login.Host != "" {
 		p.problem("login.host", errors.New("a login host of its own is not supported by this version; leave it empty"))
+	}
+	if _, err := door.New(c.doors()); err != nil {
+		p.problem("login", err)
+	}
+	if err := c.Session.limits().Check(); err != nil {
+		p.problem("session", err)
+	}
+	if err := checkAudit(c.Audit.File); err != nil {
+		p.problem("audit.file", err)
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/kortti-id/kortti/fineid"
+	"github.com/kortti-id/kortti/server/door"
+	"github.com/kortti-id/kortti/server/session"
 )
 
 // Config is the configuration of a Server, by its TOML names. Empty fields of
@@ -170,6 +172,20 @@ func (c Config) withDefaults() Config {
 	set(&c.Session.Idle, Duration(30*time.Minute))
 	set(&c.Session.Absolute, Duration(12*time.Hour))
 	return c
+}
+
+// limits are those of the sessions.
+func (s Session) limits() session.Limits {
+	return session.Limits{Idle: time.Duration(s.Idle), Absolute: time.Duration(s.Absolute)}
+}
+
+// doors is the part of the doors' configuration that comes from the file as it
+// stands there.
+func (c Config) doors() door.Config {
+	return door.Config{
+		LoginURL: c.Login.URL, RedirectURL: c.Login.Redirect, InactiveURL: c.Login.Inactive,
+		Sessionless: c.Session.Sessionless,
+	}
 }
 
 func set[T comparable](field *T, value T) {

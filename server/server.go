@@ -88,26 +88,20 @@ func New(ctx context.Context, c Config, o Options) (*Server, error) {
 // furnish builds what stands on the database.
 func (s *Server) furnish(o Options) error {
 	c := s.config
-	limits := session.Limits{Idle: time.Duration(c.Session.Idle), Absolute: time.Duration(c.Session.Absolute)}
-	sessions, err := session.New(s.db, limits, o.Now)
+	sessions, err := session.New(s.db, c.Session.limits(), o.Now)
 	if err != nil {
-		return Problems{{Key: "session", Text: err.Error()}}
+		return err
 	}
 	if s.audit, err = openAudit(c.Audit.File); err != nil {
 		return Problems{{Key: "audit.file", Text: err.Error()}}
 	}
-	s.door, err = door.New(door.Config{
-		Evidence: s.parts.evidence, Verifier: s.parts.verifier,
-		Users: users.New(s.db, o.Now), Sessions: sessions,
-		MapUser: o.MapUser, Create: s.parts.create,
-		LoginURL: c.Login.URL, RedirectURL: c.Login.Redirect, InactiveURL: c.Login.Inactive,
-		Sessionless: c.Session.Sessionless,
-		Decided:     s.decided, Ready: s.db.Ready, Now: o.Now, Log: s.log,
-	})
-	if err != nil {
-		return Problems{{Key: "login", Text: err.Error()}}
-	}
-	return nil
+	config := c.doors()
+	config.Evidence, config.Verifier = s.parts.evidence, s.parts.verifier
+	config.Users, config.Sessions = users.New(s.db, o.Now), sessions
+	config.MapUser, config.Create = o.MapUser, s.parts.create
+	config.Decided, config.Ready, config.Now, config.Log = s.decided, s.db.Ready, o.Now, s.log
+	s.door, err = door.New(config)
+	return err
 }
 
 // Close closes the database and the audit log. No handler may run any more.

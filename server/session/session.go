@@ -77,6 +77,14 @@ type Limits struct {
 	Absolute time.Duration // in all
 }
 
+// Check says whether the limits make sense.
+func (l Limits) Check() error {
+	if l.Idle < time.Second || l.Absolute < l.Idle {
+		return fmt.Errorf("idle is %v and absolute %v; idle must be at least a second and absolute no shorter than idle", l.Idle, l.Absolute)
+	}
+	return nil
+}
+
 // Store keeps sessions in a database. It is safe for concurrent use, also by
 // several processes.
 type Store struct {
@@ -87,8 +95,8 @@ type Store struct {
 
 // New returns the store of the sessions in db.
 func New(db *database.DB, limits Limits, now func() time.Time) (*Store, error) {
-	if limits.Idle < time.Second || limits.Absolute < limits.Idle {
-		return nil, fmt.Errorf("session limits: idle %v and absolute %v; idle must be at least a second and absolute no shorter than idle", limits.Idle, limits.Absolute)
+	if err := limits.Check(); err != nil {
+		return nil, fmt.Errorf("session limits: %w", err)
 	}
 	return &Store{db: db, limits: limits, now: now}, nil
 }
