@@ -111,19 +111,16 @@ func report(w io.Writer, c command, err error) int {
 		fmt.Fprintf(w, "kortti %s: %s\nuse: kortti %s\n", c.name, usage, strings.TrimSpace(c.name+" "+c.usage))
 		return exitUsage
 	}
-	fmt.Fprintf(w, "kortti %s: %v\n", c.name, err)
-	if h := hint(err); h != "" {
-		fmt.Fprintf(w, "%s\n", h)
-	}
-	return exitCode(err)
-}
-
-func hint(err error) string {
+	message, hint := err.Error(), card.Hint(err)
 	var ce *control.Error
 	if errors.As(err, &ce) {
-		return ce.Hint
+		message, hint = ce.Message, ce.Hint
 	}
-	return card.Hint(err)
+	fmt.Fprintf(w, "kortti %s: %s\n", c.name, message)
+	if hint != "" {
+		fmt.Fprintln(w, hint)
+	}
+	return exitCode(err)
 }
 
 // flags makes the flag set of a command; parse errors become usage errors.

@@ -79,7 +79,11 @@ func createTestcard(std stdio, args []string) error {
 		*pki = *dir + "-pki"
 	}
 	number := fineidtest.SATU(*person)
-	authority, err := openPKI(*pki)
+	folder, err := filepath.Abs(*pki)
+	if err != nil {
+		return err
+	}
+	authority, err := openPKI(folder)
 	if err != nil {
 		return err
 	}
@@ -91,7 +95,7 @@ func createTestcard(std stdio, args []string) error {
 		return errors.Join(err, c.Delete())
 	}
 	info := testcardInfo{Dir: c.Dir(), Label: c.Spec().Label, Name: fmt.Sprintf("%s %s %s", *surname, *given, number),
-		SATU: number.String(), Key: *key, Module: c.Module(), Roots: filepath.Join(*pki, "roots.pem"), Inserted: true}
+		SATU: number.String(), Key: *key, Module: c.Module(), Roots: filepath.Join(folder, "roots.pem"), Inserted: true}
 	if *asJSON {
 		return printJSON(std.out, info)
 	}
@@ -151,7 +155,7 @@ func personalise(c *softhsm.Card, authority *fineidtest.PKI, given, surname stri
 			return err
 		}
 	}
-	return nil
+	return c.ResetCounts() // what making the card took is nobody's concern
 }
 
 func listTestcards(std stdio, args []string) error {

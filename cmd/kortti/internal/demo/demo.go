@@ -15,6 +15,8 @@ import (
 	"runtime"
 	"strings"
 	"time"
+
+	"github.com/kortti-id/kortti/agent/control"
 )
 
 // The load that one signature has to carry.
@@ -147,10 +149,19 @@ func (s *story) wrongPIN(ctx context.Context) error {
 	if first == nil || second == nil || logins != 1 {
 		return fmt.Errorf("a wrong PIN twice should be one C_Login and two errors, not %d logins (%v; %v)", logins, first, second)
 	}
-	s.detail("first: %v", first)
-	s.detail("again: %v", second)
+	s.detail("first: %s", message(first))
+	s.detail("again: %s", message(second))
 	s.detail("the card was asked %s", times(logins))
 	return nil
+}
+
+// message is what went wrong, without the hint.
+func message(err error) string {
+	var ce *control.Error
+	if errors.As(err, &ce) {
+		return ce.Message
+	}
+	return err.Error()
 }
 
 func (s *story) approval(ctx context.Context) error {
