@@ -8,9 +8,9 @@
 // module and sends no command to a card (except [Card.Transmit], which tests
 // use).
 //
-// Loading sets PCSCLITE_NO_BLOCKING in the process's environment. Without it
-// pcsc-lite waits inside its calls, for ever and beyond cancelling, while
-// another program holds a card.
+// Loading sets PCSCLITE_NO_BLOCKING in the process's environment: pcsc-lite
+// then answers where it would wait, beyond cancelling, for another program to
+// let go of a card.
 package pcsc
 
 import (
@@ -57,7 +57,10 @@ func (s ReaderState) Equal(other ReaderState) bool {
 // after [ErrNoService], close it and establish another.
 type Context struct {
 	service service
-	connect func() (service, error)
+	connect func() (service, error) // makes another connection
+
+	mu       sync.Mutex          // guards attempts
+	attempts map[string]*attempt // by reader; those that have not reset the card yet
 }
 
 // Establish connects to the service. The error is [ErrUnavailable] without a
@@ -69,7 +72,7 @@ func establish(connect func() (service, error)) (*Context, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Context{service: s, connect: connect}, nil
+	return &Context{service: s, connect: connect, attempts: map[string]*attempt{}}, nil
 }
 
 // Close ends the connection. No other call may be under way.
@@ -178,66 +181,6 @@ func (c *Context) Watch(ctx context.Context, changed func([]ReaderState)) error 
 		now, err = c.Wait(ctx, now)
 	}
 	return err
-}
-
-// resetAgain is the pause between attempts while another program is inside.
-const resetAgain = 20 * time.Millisecond
-
-// Reset resets the card in reader and confirms that it happened, so that no PIN
-// is verified on it any more. While another program is inside a transaction or
-// has the card to itself it tries again until ctx ends; the error is then
-// [ErrBusy], and the card must be taken for unlocked. [ErrNoCard] and
-// [ErrNoReader] say that there was nothing to reset.
-func (c *Context) Reset(ctx context.Context, reader string) error {
-	own, err := c.connect() // c may be waiting for a change
-	if err != nil {
-		return err
-	}
-	for {
-		err = reset(own, reader)
-		if !errors.Is(err, ErrBusy) && code(err) != codeResetCard && code(err) != codeUnpoweredCard {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(err, own.release())
-		case <-time.After(resetAgain):
-		}
-	}
-	return errors.Join(err, own.release())
-}
-
-// reset goes through a second connection, the witness: PC/SC tells every other
-// connection of a reset, so what the witness is told confirms it. That the
-// witness can then connect again shows that the card has answered.
-func reset(s service, reader string) (err error) {
-	witness, err := s.open(reader, shareShared)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if leaveErr := s.close(witness, leaveCard); err == nil && code(leaveErr) != codeRemovedCard {
-			err = leaveErr
-		}
-	}()
-	card, err := s.open(reader, shareShared)
-	if err != nil {
-		return err
-	}
-	// Inside a transaction nobody else can be in the middle of one.
-	if err := s.begin(card); err != nil {
-		return errors.Join(err, s.close(card, leaveCard))
-	}
-	if err := s.close(card, resetCard); err != nil {
-		return err
-	}
-	switch err := s.begin(witness); {
-	case err == nil:
-		return errors.Join(ErrNotReset, s.end(witness))
-	case code(err) != codeResetCard:
-		return err
-	}
-	return s.reopen(witness)
 }
 
 // Card is a connection to a card, shared with other programs.

@@ -1,3 +1,5 @@
+//go:build linux && cgo
+
 package pcsc
 
 import (
@@ -5,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -56,7 +57,7 @@ func TestMissingServiceIsNamed(t *testing.T) {
 }
 
 func TestReadersAndCards(t *testing.T) {
-	start(t, readerSetup)
+	start(t)
 	c := openContext(t)
 	now, err := c.Readers()
 	check(t, err)
@@ -100,7 +101,7 @@ func TestReadersAndCards(t *testing.T) {
 
 // Programs that connect change a reader's state, but nothing that is told.
 func TestWaitIsNotDisturbedByOthers(t *testing.T) {
-	start(t, readerSetup)
+	start(t)
 	c, other := openContext(t), openContext(t)
 	card := insert(t, c)
 	now, err := c.Readers()
@@ -122,63 +123,35 @@ func TestWaitIsNotDisturbedByOthers(t *testing.T) {
 	check(t, <-ended)
 }
 
-func TestReaderArrivesAndLeaves(t *testing.T) {
-	d := start(t, "")
-	c := openContext(t)
-	if now, err := c.Readers(); err != nil || len(now) != 0 {
-		t.Fatalf("readers %v, %v", now, err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	arrived := make(chan error)
-	go func() {
-		now, err := c.Wait(ctx, nil)
-		if err == nil && (len(now) == 0 || now[0].Name != readerName) {
-			err = fmt.Errorf("told of %+v", now)
-		}
-		arrived <- err
-	}()
-	check(t, os.WriteFile(d.setup, []byte(readerSetup), 0o644))
-	fmt.Fprintln(d.stdin)
-	check(t, <-arrived)
-}
-
 func TestServiceDiesAndReturns(t *testing.T) {
-	d := start(t, readerSetup)
-	c := openContext2(t)
-	ended := make(chan error)
+	stop := start(t)
+	c, err := Establish()
+	check(t, err)
+	defer c.Close() // it ends with the service
 	now, err := c.Readers()
 	check(t, err)
+	ended := make(chan error)
 	go func() {
 		_, err := c.Wait(t.Context(), now)
 		ended <- err
 	}()
-	d.stop()
+	stop()
 	if err := <-ended; !errors.Is(err, ErrNoService) {
 		t.Errorf("the service died: %v", err)
 	}
 	if _, err := c.Readers(); !errors.Is(err, ErrNoService) {
 		t.Errorf("reading from a dead service: %v", err)
 	}
-	start(t, readerSetup)
+	start(t)
 	if now, err := openContext(t).Readers(); err != nil || len(now) != 2 {
 		t.Errorf("after its return: %v, %v", now, err)
 	}
 }
 
-// openContext2 opens a context whose end may fail, as the service's did.
-func openContext2(t *testing.T) *Context {
-	t.Helper()
-	c, err := Establish()
-	check(t, err)
-	t.Cleanup(func() { c.Close() })
-	return c
-}
-
 // What lock is for: a holder keeps the card powered and its PIN verified; the
 // reset ends it, and says so.
 func TestResetEndsAVerifiedPIN(t *testing.T) {
-	start(t, readerSetup)
+	start(t)
 	c, holder := openContext(t), openContext(t)
 	card := insert(t, c)
 	held := verifyPIN(t, holder, card)
@@ -206,7 +179,7 @@ func TestResetEndsAVerifiedPIN(t *testing.T) {
 
 // A watcher that waits on the same context does not keep a reset waiting.
 func TestResetWhileWaiting(t *testing.T) {
-	start(t, readerSetup)
+	start(t)
 	c := openContext(t)
 	card := insert(t, c)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -226,7 +199,7 @@ func TestResetWhileWaiting(t *testing.T) {
 }
 
 func TestResetIsRefusedWhileAnotherIsInside(t *testing.T) {
-	start(t, readerSetup)
+	start(t)
 	c, holder := openContext(t), openContext(t)
 	card := insert(t, c)
 	held := verifyPIN(t, holder, card)
@@ -243,10 +216,11 @@ func TestResetIsRefusedWhileAnotherIsInside(t *testing.T) {
 	// It is done as soon as the other is out.
 	done := make(chan error)
 	go func() { done <- c.Reset(t.Context(), readerName) }()
+	eventually(t, "the reset waits", func() bool { return waiters(c) == 1 })
 	check(t, holder.service.end(held.handle))
 	check(t, <-done)
-	if _, pin := card.state(); pin {
-		t.Error("the PIN is still verified")
+	if after, pin := card.state(); after != before+1 || pin {
+		t.Errorf("%d resets, PIN verified: %v", after-before, pin)
 	}
 	check(t, held.Disconnect())
 
@@ -260,8 +234,38 @@ func TestResetIsRefusedWhileAnotherIsInside(t *testing.T) {
 	check(t, c.Reset(t.Context(), readerName))
 }
 
+// A reset that was given up must not come later, when the card may have been
+// unlocked again.
+func TestResetGivenUpLeavesTheCard(t *testing.T) {
+	start(t)
+	c, holder := openContext(t), openContext(t)
+	card := insert(t, c)
+	held := verifyPIN(t, holder, card)
+	before, _ := card.state()
+	check(t, holder.service.begin(held.handle))
+	if err := c.Reset(soon(t), readerName); !errors.Is(err, ErrBusy) {
+		t.Errorf("inside another's transaction: %v", err)
+	}
+	check(t, holder.service.end(held.handle))
+	eventually(t, "the attempt has ended", func() bool { return waiters(c) == -1 })
+	if after, pin := card.state(); after != before || !pin {
+		t.Errorf("%d resets after it was given up, PIN verified: %v", after-before, pin)
+	}
+	check(t, held.Disconnect())
+}
+
+// waiters is how many wait for the attempt on the first reader, -1 without one.
+func waiters(c *Context) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if a := c.attempts[readerName]; a != nil {
+		return a.waiters
+	}
+	return -1
+}
+
 func TestResetOfNothing(t *testing.T) {
-	start(t, readerSetup)
+	start(t)
 	c := openContext(t)
 	if err := c.Reset(t.Context(), readerName); !errors.Is(err, ErrNoCard) {
 		t.Errorf("an empty reader: %v", err)
@@ -272,7 +276,7 @@ func TestResetOfNothing(t *testing.T) {
 }
 
 func TestCardPutBackIsAChange(t *testing.T) {
-	start(t, readerSetup)
+	start(t)
 	c := openContext(t)
 	first := insert(t, c)
 	before, err := c.Readers()

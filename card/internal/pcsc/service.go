@@ -43,22 +43,22 @@ const (
 	leaveCard = 0
 	resetCard = 1
 
-	codeCancelled           = 0x80100002
-	codeInvalidHandle       = 0x80100003
-	codeUnknownReader       = 0x80100009
-	codeTimeout             = 0x8010000A
-	codeSharingViolation    = 0x8010000B
-	codeNoSmartcard         = 0x8010000C
-	codeCommError           = 0x8010002F
-	codeReaderUnavailable   = 0x80100017
-	codeNoService           = 0x8010001D
-	codeServiceStopped      = 0x8010001E
-	codeNoReadersAvailable  = 0x8010002E
-	codeUnresponsiveCard    = 0x80100066
-	codeUnpoweredCard       = 0x80100067
-	codeResetCard           = 0x80100068
-	codeRemovedCard         = 0x80100069
-	codeInsufficientBuffer  = 0x80100008
+	codeCancelled          = 0x80100002
+	codeInvalidHandle      = 0x80100003
+	codeUnknownReader      = 0x80100009
+	codeTimeout            = 0x8010000A
+	codeSharingViolation   = 0x8010000B
+	codeNoSmartcard        = 0x8010000C
+	codeCommError          = 0x80100013
+	codeReaderUnavailable  = 0x80100017
+	codeNoService          = 0x8010001D
+	codeServiceStopped     = 0x8010001E
+	codeNoReadersAvailable = 0x8010002E
+	codeUnresponsiveCard   = 0x80100066
+	codeUnpoweredCard      = 0x80100067
+	codeResetCard          = 0x80100068
+	codeRemovedCard        = 0x80100069
+	codeInsufficientBuffer = 0x80100008
 )
 
 // reasons are the codes that callers choose by.

@@ -1,3 +1,5 @@
+//go:build linux && cgo
+
 package pcsc
 
 import (
@@ -20,9 +22,9 @@ import (
 )
 
 // The tests run against a real pcscd with virtual readers. Their ports (35963
-// and 35964) are fixed, so the test binary starts itself again in a network
-// namespace of its own.
-const inNamespace = "KORTTI_TEST_NETWORK"
+// and 35964) are fixed, so the test binary starts itself again with a network of
+// its own, and with processes of its own, which end with it however it ends.
+const inNamespace = "KORTTI_TEST_NAMESPACE"
 
 // socketDir holds pcscd's socket, by a name that must stay: the library reads
 // it only once.
@@ -46,23 +48,23 @@ func TestMain(m *testing.M) {
 }
 
 func enterNamespace() int {
-	args := []string{"--net"}
+	self, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	args := []string{"--net", "--pid", "--fork", "--kill-child", "--mount-proc"}
 	if os.Getuid() != 0 {
 		args = append(args, "--map-root-user", "--map-auto")
 	}
-	cmd := exec.Command("unshare", append(append(args, "/proc/self/exe"), os.Args[1:]...)...)
-	// /proc/self/exe is unshare itself by then.
-	cmd.Args[len(args)+1], _ = os.Executable()
+	cmd := exec.Command("unshare", append(append(args, self), os.Args[1:]...)...)
 	cmd.Env = append(os.Environ(), inNamespace+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	if err := cmd.Run(); err != nil {
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) {
-			panic(err)
-		}
-		return exit.ExitCode()
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		panic(err)
 	}
-	return 0
+	return cmd.ProcessState.ExitCode()
 }
 
 func raiseLoopback() error {
@@ -91,32 +93,18 @@ CHANNELID 0x8C7B
 `
 )
 
-// daemon is a running pcscd.
-type daemon struct {
-	setup string    // its reader configuration
-	stdin io.Writer // each line makes it read the configuration again
-	stop  func()
-}
-
-// start runs pcscd in the tests' root file system until stop or the test's end,
-// and returns when it can be reached.
-func start(t *testing.T, setup string) *daemon {
+// start runs pcscd in the tests' root file system until the returned function
+// is called or the test ends, and returns when it can be reached.
+func start(t *testing.T) (stop func()) {
 	t.Helper()
-	d := &daemon{setup: filepath.Join(socketDir, "reader.conf")}
-	check(t, os.WriteFile(d.setup, []byte(setup), 0o644))
-	const script = `mkdir /run/pcscd; mount --bind /mnt /run/pcscd
-pcscd --foreground -c /mnt & daemon=$!
-{ while read line; do kill -USR1 $daemon; done; kill $daemon; } <&3 &
-wait $daemon`
+	check(t, os.WriteFile(filepath.Join(socketDir, "reader.conf"), []byte(readerSetup), 0o644))
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := rootfs.Command(ctx, t, socketDir, "sh", "-c", "exec 3<&0; "+script)
+	cmd := rootfs.Command(ctx, t, socketDir, "sh", "-c",
+		"mkdir /run/pcscd; mount --bind "+rootfs.Shared+" /run/pcscd; exec pcscd --foreground -c "+rootfs.Shared)
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
-	stdin, err := cmd.StdinPipe()
-	check(t, err)
 	check(t, cmd.Start())
-	d.stdin = stdin
-	d.stop = sync.OnceFunc(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		cmd.Wait()
 		os.Remove(filepath.Join(socketDir, "pcscd.comm"))
@@ -125,7 +113,7 @@ wait $daemon`
 			t.Logf("pcscd:\n%s", &output)
 		}
 	})
-	t.Cleanup(d.stop)
+	t.Cleanup(stop)
 	eventually(t, "pcscd answers", func() bool {
 		c, err := Establish()
 		if err == nil {
@@ -133,7 +121,7 @@ wait $daemon`
 		}
 		return err == nil
 	})
-	return d
+	return stop
 }
 
 func check(t *testing.T, err error) {
