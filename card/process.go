@@ -159,7 +159,7 @@ func (p *process) exchange(limit time.Duration, r wire.Request, body []byte, ans
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET), errors.Is(err, net.ErrClosed):
 		select { // it ended by itself: its exit status says how
 		case <-p.done:
-		case <-time.After(time.Second):
+		case <-time.After(exitGrace):
 			p.stop(fmt.Errorf("%w: it closed its connection", ErrModuleCrashed))
 		}
 	default:
@@ -195,6 +195,9 @@ func (p *process) stop(why error) {
 	p.end(why)
 	<-p.done
 }
+
+// exitGrace is how long a child that has closed its connection may take to end.
+const exitGrace = 3 * time.Second
 
 // closeGrace is how long a child may take to log out and finalise its module.
 const closeGrace = 500 * time.Millisecond

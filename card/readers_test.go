@@ -1,0 +1,107 @@
+package card
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kortti-id/kortti/card/internal/wire"
+	"github.com/kortti-id/kortti/softhsm"
+)
+
+// startInReader makes a manager that takes the test card's slot for a PC/SC
+// reader's. There is no PC/SC service, so nothing overwrites that soon.
+func startInReader(t *testing.T, c *testCard) (*Manager, []wire.Reader) {
+	t.Helper()
+	m := start(t, Config{Modules: []string{c.Module()}, Poll: 50 * time.Millisecond})
+	if m.Snapshot().PCSC == "" {
+		t.Fatal("the test means a machine without a PC/SC service")
+	}
+	var readers []wire.Reader
+	for _, r := range m.Snapshot().Readers {
+		readers = append(readers, wire.Reader{Name: r.Name, Present: true, ATR: []byte{0x3b}, Events: 1})
+	}
+	m.setReaders(readers, nil)
+	return m, readers
+}
+
+func TestNoPollingWherePCSCWatches(t *testing.T) {
+	c := newTestCard(t, softhsm.Spec{})
+	m, readers := startInReader(t, c)
+	waitFor(t, "the lister to end", func() bool { return len(children(t)) == 0 })
+	if m.Snapshot().PCSC != "" {
+		t.Errorf("PCSC = %q", m.Snapshot().PCSC)
+	}
+	events, done := m.Subscribe()
+	defer done()
+	check(t, c.Pull())
+	readers[0].Present, readers[0].ATR, readers[0].Events = false, nil, 2
+	m.setReaders(cloned(readers), nil)
+	next(t, events, Removed)
+	check(t, c.Insert())
+	readers[0].Present, readers[0].ATR, readers[0].Events = true, []byte{0x3b}, 3
+	m.setReaders(cloned(readers), nil)
+	next(t, events, Inserted)
+}
+
+func cloned(readers []wire.Reader) []wire.Reader { return append([]wire.Reader(nil), readers...) }
+
+func TestPCSCRemovalEndsTheUnlockedStateAtOnce(t *testing.T) {
+	c := newTestCard(t, softhsm.Spec{})
+	m, readers := startInReader(t, c)
+	mustUnlock(t, m, c)
+	old := onlyCard(t, m)
+	events, done := m.Subscribe()
+	defer done()
+	// Taken out and put back between two looks: only the counter tells.
+	now := cloned(readers)
+	now[0].Events += 2
+	m.setReaders(now, nil)
+	if e := next(t, events, Removed); e.Epoch <= old.Epoch {
+		t.Errorf("event = %+v", e)
+	}
+	next(t, events, Inserted)
+	wantError(t, sign(t, m, c), ErrLocked)
+}
+
+func TestALockThatCannotBeConfirmedIsSaidAndRetried(t *testing.T) {
+	c := newTestCard(t, softhsm.Spec{})
+	m, _ := startInReader(t, c)
+	mustUnlock(t, m, c)
+	err := m.Lock("", "test")
+	wantError(t, err, ErrLockNotConfirmed)
+	if !strings.Contains(err.Error(), "smart card service") {
+		t.Errorf("err = %v, want it to say why", err)
+	}
+	if s := onlyCard(t, m).State; s != LockNotConfirmed {
+		t.Errorf("state = %v", s)
+	}
+	wantError(t, sign(t, m, c), ErrLocked)
+	before := m.Counters().Children
+	waitFor(t, "the reset to be tried again", func() bool { return m.Counters().Children >= before+2 })
+	mustUnlock(t, m, c)
+	if s := onlyCard(t, m).State; s != Unlocked {
+		t.Errorf("state = %v", s)
+	}
+	m.setReaders(nil, errors.New("over")) // so that the end of the test is a lock of its own
+}
+
+func TestReaderNames(t *testing.T) {
+	long := strings.Repeat("r", 60) + " [Reader Interface] 00 00"
+	for _, test := range []struct {
+		reader, description string
+		same                bool
+	}{
+		{"Virtual PCD 00 00", "Virtual PCD 00 00", true},
+		{"Virtual PCD 00 00", "Virtual PCD 00 01", false},
+		{"Virtual PCD 00 00", "Virtual PCD", false},
+		{"Virtual PCD 00 00", "", false},
+		{long, long[:64], true},
+		{long, long[:63], false},
+	} {
+		if got := isReader(test.reader, test.description); got != test.same {
+			t.Errorf("isReader(%q, %q) = %v", test.reader, test.description, got)
+		}
+	}
+}
