@@ -34,7 +34,7 @@ func (g *GUI) openPrompt(p control.Prompt) {
 	g.prompts[p.ID] = w
 	w.window.SetContent(w.content())
 	w.window.SetCloseIntercept(w.cancel)
-	w.window.Resize(fyne.NewSize(420, 200))
+	w.window.Resize(fyne.NewSize(420, 160))
 	w.window.CenterOnScreen()
 	if d, ok := w.window.(desktop.Window); ok {
 		d.RequestAlwaysOnTop()

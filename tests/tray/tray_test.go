@@ -37,6 +37,7 @@ func TestTrayAsksForThePIN(t *testing.T) {
 	d.do("xdotool", "windowfocus", "--sync", pin, "type", "--delay", "20", testPIN)
 	d.do("xdotool", "key", "Return")
 	a.until("the card is unlocked", func() bool { return a.state() == control.Unlocked })
+	d.untilGone("PIN")
 	d.screenshot("tray-unlocked")
 	if n := a.count("C_Login"); n != 1 {
 		t.Errorf("one PIN entered should be one C_Login, not %d", n)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kortti-id/kortti/tests/rootfs"
 )
@@ -84,6 +85,20 @@ func (d *display) do(name string, args ...string) string {
 func (d *display) window(title string) string {
 	d.t.Helper()
 	return d.do("timeout", "20", "xdotool", "search", "--sync", "--onlyvisible", "--limit", "1", "--name", "^"+title+"$")
+}
+
+// untilGone waits until no visible window has this title.
+func (d *display) untilGone(title string) {
+	d.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		if d.command("xdotool", "search", "--onlyvisible", "--name", "^"+title+"$").Run() != nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			d.screenshot("failed")
+			d.t.Fatalf("the window %q stays open", title)
+		}
+	}
 }
 
 // screenshot keeps a picture of the screen where KORTTI_SCREENSHOTS says.
