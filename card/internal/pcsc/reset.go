@@ -117,7 +117,7 @@ func (c *Context) try(s service, a *attempt) (err error) {
 	if err := s.begin(card); err != nil {
 		return errors.Join(err, s.close(card, leaveCard))
 	}
-	if c.settle(a); false {
+	if !c.settle(a) {
 		return errors.Join(ErrNotReset, s.close(card, leaveCard))
 	}
 	if err := s.close(card, resetCard); err != nil {
