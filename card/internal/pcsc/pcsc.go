@@ -28,6 +28,7 @@ import (
 var (
 	ErrUnavailable = errors.New("this machine has no PC/SC library (Debian: apt install libpcsclite1)")
 	ErrNoService   = errors.New("the smart card service does not run (Debian: apt install pcscd, or systemctl start pcscd.socket)")
+	ErrRefused     = errors.New("the smart card service refuses this session (its polkit rules let in local logins, not remote ones)")
 	ErrNoReader    = errors.New("the card reader is gone")
 	ErrNoCard      = errors.New("no card in the reader")
 	ErrBusy        = errors.New("another program holds the card")
@@ -64,7 +65,8 @@ type Context struct {
 }
 
 // Establish connects to the service. The error is [ErrUnavailable] without a
-// PC/SC library and [ErrNoService] without a running service.
+// PC/SC library, [ErrNoService] without a running service and [ErrRefused]
+// where the service does not let this user in.
 func Establish() (*Context, error) { return establish(connect) }
 
 func establish(connect func() (service, error)) (*Context, error) {
@@ -235,7 +237,14 @@ func (e *Error) Error() string {
 }
 
 // Unwrap returns the sentinel error that stands for the code, or nil.
-func (e *Error) Unwrap() error { return reasons[e.Code] }
+func (e *Error) Unwrap() error {
+	// pcsc-lite takes every connection that the service closed for a refusal;
+	// only the first answer can be one.
+	if e.Code == codeSecurityViolation && e.Function == "SCardEstablishContext" {
+		return ErrRefused
+	}
+	return reasons[e.Code]
+}
 
 func code(err error) uint32 {
 	var e *Error

@@ -216,7 +216,10 @@ func TestResetIsRefusedWhileAnotherIsInside(t *testing.T) {
 	// It is done as soon as the other is out.
 	done := make(chan error)
 	go func() { done <- c.Reset(t.Context(), readerName) }()
-	eventually(t, "the reset waits", func() bool { return waiters(c) == 1 })
+	eventually(t, "the reset waits", func() bool {
+		a := attemptOf(c)
+		return a != nil && c.wanted(a)
+	})
 	check(t, holder.service.end(held.handle))
 	check(t, <-done)
 	if after, pin := card.state(); after != before+1 || pin {
@@ -246,22 +249,29 @@ func TestResetGivenUpLeavesTheCard(t *testing.T) {
 	if err := c.Reset(soon(t), readerName); !errors.Is(err, ErrBusy) {
 		t.Errorf("inside another's transaction: %v", err)
 	}
+	blocked := attemptOf(c)
 	check(t, holder.service.end(held.handle))
-	eventually(t, "the attempt has ended", func() bool { return waiters(c) == -1 })
+	<-blocked.done
 	if after, pin := card.state(); after != before || !pin {
 		t.Errorf("%d resets after it was given up, PIN verified: %v", after-before, pin)
 	}
 	check(t, held.Disconnect())
+
+	// Where the service can say no, nothing stays behind at all.
+	exclusive, err := holder.service.open(readerName, shareExclusive)
+	check(t, err)
+	if err := c.Reset(soon(t), readerName); !errors.Is(err, ErrBusy) {
+		t.Errorf("held exclusively: %v", err)
+	}
+	eventually(t, "the attempt has ended", func() bool { return attemptOf(c) == nil })
+	check(t, holder.service.close(exclusive, leaveCard))
 }
 
-// waiters is how many wait for the attempt on the first reader, -1 without one.
-func waiters(c *Context) int {
+// attemptOf is the attempt on the first reader that has not reset it yet.
+func attemptOf(c *Context) *attempt {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if a := c.attempts[readerName]; a != nil {
-		return a.waiters
-	}
-	return -1
+	return c.attempts[readerName]
 }
 
 func TestResetOfNothing(t *testing.T) {

@@ -57,6 +57,7 @@ const (
 	codeUnresponsiveCard   = 0x80100066
 	codeUnpoweredCard      = 0x80100067
 	codeResetCard          = 0x80100068
+	codeSecurityViolation  = 0x8010006A
 	codeRemovedCard        = 0x80100069
 	codeInsufficientBuffer = 0x80100008
 )
@@ -67,6 +68,7 @@ var reasons = map[uint32]error{
 	codeServiceStopped:    ErrNoService,
 	codeInvalidHandle:     ErrNoService, // the service was started anew since
 	codeCommError:         ErrNoService, // it went during the call
+	codeSecurityViolation: ErrNoService, // pcsc-lite says so too when it went, see Unwrap
 	codeUnknownReader:     ErrNoReader,
 	codeReaderUnavailable: ErrNoReader,
 	codeNoSmartcard:       ErrNoCard,

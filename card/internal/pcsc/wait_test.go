@@ -122,3 +122,19 @@ func TestALostCancellationIsRepeated(t *testing.T) {
 		t.Errorf("ended with %v", err)
 	}
 }
+
+func TestReasons(t *testing.T) {
+	for _, test := range []struct {
+		err  Error
+		want error
+	}{
+		{Error{"SCardEstablishContext", codeSecurityViolation}, ErrRefused},
+		{Error{"SCardListReaders", codeSecurityViolation}, ErrNoService},
+		{Error{"SCardConnect", codeSharingViolation}, ErrBusy},
+		{Error{"SCardConnect", 0x8010FFFF}, nil},
+	} {
+		if got := errors.Unwrap(&test.err); got != test.want {
+			t.Errorf("%v stands for %v, want %v", &test.err, got, test.want)
+		}
+	}
+}
