@@ -87,7 +87,7 @@ func refuseWebPage(r *http.Request) error {
 		}
 	}
 	if fromPage {
-		return &control.Error{Code: "web-page", Status: http.StatusForbidden, Message: "web pages may not use the control API", Hint: "use the Host kortti, and no Origin"}
+		return &control.Error{Code: "web-page", Status: http.StatusForbidden, Message: "web pages may not use the control API", Hint: "Use the Host kortti, and no Origin."}
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ var answers = []struct {
 	{card.ErrPINRefusedBefore, http.StatusForbidden, control.CodePINRepeated, ""},
 	{card.ErrWrongPIN, http.StatusForbidden, control.CodePINWrong, ""},
 	{card.ErrFinalTry, http.StatusConflict, control.CodePINFinalTry, ""},
-	{prompt.ErrConfirmFinal, http.StatusConflict, control.CodePINFinalTry, "send the PIN with confirm_final"},
+	{prompt.ErrConfirmFinal, http.StatusConflict, control.CodePINFinalTry, "Send the PIN with confirm_final."},
 	{card.ErrPINLocked, http.StatusForbidden, control.CodePINLocked, ""},
 	{card.ErrPINCancelled, http.StatusForbidden, control.CodePINCancelled, ""},
 	{card.ErrPINLength, http.StatusForbidden, control.CodePINLength, ""},
@@ -44,26 +44,26 @@ var answers = []struct {
 	{card.ErrNotForLogin, http.StatusForbidden, "not-for-login", ""},
 	{card.ErrNotAProof, http.StatusForbidden, "not-a-proof", ""},
 	{card.ErrLocked, http.StatusServiceUnavailable, control.CodeLocked, ""},
-	{prompt.ErrNoFrontEnd, http.StatusServiceUnavailable, control.CodeNoFrontEnd, "start the tray app or run: kortti prompt"},
-	{prompt.ErrExpired, http.StatusServiceUnavailable, control.CodeExpired, "answer the prompt of the tray app or of kortti prompt"},
+	{prompt.ErrNoFrontEnd, http.StatusServiceUnavailable, control.CodeNoFrontEnd, "Start the tray app or run: kortti prompt"},
+	{prompt.ErrExpired, http.StatusServiceUnavailable, control.CodeExpired, "Answer the prompt of the tray app or of kortti prompt."},
 	{prompt.ErrPaused, http.StatusServiceUnavailable, "prompt-paused", ""},
-	{prompt.ErrDenied, http.StatusForbidden, control.CodeNoConsent, "allow the program when it asks again"},
-	{prompt.ErrCancelled, http.StatusForbidden, "cancelled", "answer the prompt when it comes again"},
+	{prompt.ErrDenied, http.StatusForbidden, control.CodeNoConsent, "Allow the program when it asks again."},
+	{prompt.ErrCancelled, http.StatusForbidden, "cancelled", "Answer the prompt when it comes again."},
 	{prompt.ErrNotFound, http.StatusNotFound, control.CodeNotFound, ""},
 	{prompt.ErrLeased, http.StatusConflict, control.CodeLeased, ""},
 	{prompt.ErrNotLeased, http.StatusConflict, "prompt-not-leased", ""},
 	{prompt.ErrBusy, http.StatusConflict, "prompt-busy", ""},
 	{prompt.ErrBadAnswer, http.StatusBadRequest, control.CodeBadRequest, ""},
-	{tlsclient.ErrNoCertificate, http.StatusServiceUnavailable, "no-certificate", "see which certificates the host takes with: kortti why HOST"},
+	{tlsclient.ErrNoCertificate, http.StatusServiceUnavailable, "no-certificate", "See which certificates the host takes with: kortti why HOST"},
 	{tlsclient.ErrAmbiguous, http.StatusForbidden, "ambiguous", ""},
-	{tlsclient.ErrNotAllowed, http.StatusForbidden, "not-listed", "list it with: kortti hosts add HOST"},
-	{tlsclient.ErrHostEnded, http.StatusServiceUnavailable, "host-changed", "try again"},
+	{tlsclient.ErrNotAllowed, http.StatusForbidden, "not-listed", "List it with: kortti hosts add HOST"},
+	{tlsclient.ErrHostEnded, http.StatusServiceUnavailable, "host-changed", "Try again."},
 	{tlsclient.ErrClosed, http.StatusServiceUnavailable, "ending", ""},
 	{prompt.ErrClosed, http.StatusServiceUnavailable, "ending", ""},
 	{card.ErrClosed, http.StatusServiceUnavailable, "ending", ""},
-	{config.ErrNotListed, http.StatusNotFound, control.CodeNotFound, "see the listed hosts with: kortti hosts list"},
+	{config.ErrNotListed, http.StatusNotFound, control.CodeNotFound, "See the listed hosts with: kortti hosts list"},
 	{consent.ErrNotFound, http.StatusNotFound, control.CodeNotFound, ""},
-	{roots.ErrCorrupt, http.StatusInternalServerError, "root-damaged", "take the host off the list and list it again"},
+	{roots.ErrCorrupt, http.StatusInternalServerError, "root-damaged", "Take the host off the list and list it again."},
 	{context.DeadlineExceeded, http.StatusGatewayTimeout, "timeout", ""},
 }
 
@@ -85,7 +85,7 @@ func explain(err error) *control.Error {
 	}
 	var fixed *config.FixedError
 	if errors.As(err, &fixed) {
-		return &control.Error{Code: control.CodeConfigWins, Status: http.StatusConflict, Message: fixed.Error(), Hint: "change it there"}
+		return &control.Error{Code: control.CodeConfigWins, Status: http.StatusConflict, Message: fixed.Error(), Hint: "Change it there."}
 	}
 	var up *tlsclient.UpstreamError
 	if errors.As(err, &up) {
@@ -100,7 +100,7 @@ func explainUpstream(up *tlsclient.UpstreamError) *control.Error {
 	switch {
 	case errors.As(up, &untrusted):
 		e.Code = "upstream-certificate"
-		e.Hint = "the host's own certificate is not trusted; if its CA is a private one, set tls_roots for the host"
+		e.Hint = "If the host's certificate comes from a private CA, set tls_roots for the host."
 	case up.Timeout():
 		e.Code, e.Status = "upstream-timeout", http.StatusGatewayTimeout
 	case up.Op == "connect":

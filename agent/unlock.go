@@ -24,14 +24,13 @@ func (a *Agent) unlock(ctx context.Context, req tlsclient.UnlockRequest) error {
 	if err := a.requireConsent(ctx, who, req.Host, req.Port, req.Identity.Fingerprint); err != nil {
 		return err
 	}
-	q, err := a.pinQuestion(req.Identity.Fingerprint)
+	q, err := a.pinQuestion(req.Identity.Fingerprint, req.Host, who.program().Shown())
 	if errors.Is(err, errUnlocked) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	q.Host, q.Program = req.Host, who.program().Shown()
 	_, err = a.desk.Ask(ctx, q)
 	if errors.Is(err, prompt.ErrCancelled) {
 		return fmt.Errorf("unlock the card: %w", card.ErrPINCancelled)
@@ -45,7 +44,7 @@ func (a *Agent) openUnlock(sel control.CardSelection) (control.Prompt, error) {
 	if err != nil {
 		return control.Prompt{}, err
 	}
-	q, err := a.pinQuestion(f)
+	q, err := a.pinQuestion(f, "", "")
 	if err != nil {
 		return control.Prompt{}, err
 	}
@@ -53,8 +52,9 @@ func (a *Agent) openUnlock(sel control.CardSelection) (control.Prompt, error) {
 }
 
 // pinQuestion makes the question for a certificate's PIN, from what the card
-// says now. Where no PIN can help it is an error, and nobody is asked.
-func (a *Agent) pinQuestion(f card.Fingerprint) (prompt.Question, error) {
+// says now; host and program are empty when the person asks. Where no PIN can
+// help it is an error, and nobody is asked.
+func (a *Agent) pinQuestion(f card.Fingerprint, host, program string) (prompt.Question, error) {
 	c, cert, ok := a.cards.Snapshot().Find(f)
 	switch {
 	case !ok:
@@ -71,13 +71,13 @@ func (a *Agent) pinQuestion(f card.Fingerprint) (prompt.Question, error) {
 		Epoch: c.Epoch,
 		Prompt: control.Prompt{
 			Kind: control.PromptPIN, Card: c.ID, CardLabel: c.Label,
-			Certificate: f.String(), Name: certificateOf(cert).Name,
+			Certificate: f.String(), Name: certificateOf(cert).Name, Host: host, Program: program,
 			PinPad: c.PIN.PinPad, FinalTry: c.PIN.FinalTry, CountLow: c.PIN.CountLow,
 			MinPIN: c.PIN.Min, MaxPIN: c.PIN.Max,
 		},
 	}
 	q.Try = func(ctx context.Context, answer control.Answer) error { return a.login(ctx, q.Prompt, f, answer) }
-	q.Again = func(err error) (prompt.Question, bool) { return a.askAgain(q, f, err) }
+	q.Again = func(err error) (prompt.Question, bool) { return a.askAgain(f, host, program, err) }
 	return q, nil
 }
 
@@ -97,16 +97,16 @@ func (a *Agent) login(ctx context.Context, p control.Prompt, f card.Fingerprint,
 }
 
 // askAgain asks for the PIN once more after one that the person can correct.
-func (a *Agent) askAgain(was prompt.Question, f card.Fingerprint, err error) (prompt.Question, bool) {
+func (a *Agent) askAgain(f card.Fingerprint, host, program string, err error) (prompt.Question, bool) {
 	for _, correctable := range []error{card.ErrWrongPIN, card.ErrPINRefusedBefore, card.ErrPINLength, card.ErrFinalTry} {
 		if !errors.Is(err, correctable) {
 			continue
 		}
-		q, failed := a.pinQuestion(f)
+		q, failed := a.pinQuestion(f, host, program)
 		if failed != nil {
 			return prompt.Question{}, false
 		}
-		q.Host, q.Program, q.Message = was.Host, was.Program, explain(err).Error()
+		q.Message = explain(err).Error()
 		return q, true
 	}
 	return prompt.Question{}, false
@@ -138,7 +138,7 @@ func (a *Agent) selected(sel control.CardSelection) (card.Fingerprint, error) {
 	case len(found) == 1:
 		return found[0], nil
 	case len(found) > 1:
-		return card.Fingerprint{}, &control.Error{Code: control.CodeWhichCard, Status: 409, Message: "several cards could be unlocked", Hint: "name the card"}
+		return card.Fingerprint{}, &control.Error{Code: control.CodeWhichCard, Status: 409, Message: "several cards could be unlocked", Hint: "Name the card."}
 	case len(snapshot.Readers) == 0:
 		return card.Fingerprint{}, card.ErrNoReader
 	}

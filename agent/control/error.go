@@ -7,7 +7,7 @@ import (
 )
 
 // Error is an error answer of the agent: {"error":{"code","message","hint"}}.
-// Code is for programs, Message for people, Hint says what to do.
+// Code is for programs, Message for people; Hint is a sentence that says what to do.
 type Error struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
@@ -21,7 +21,7 @@ func (e *Error) Error() string {
 	if e.Hint == "" {
 		return e.Message
 	}
-	return e.Message + "; " + e.Hint
+	return e.Message + ". " + e.Hint
 }
 
 // Is reports whether target is an *Error with the same code, so that
@@ -57,7 +57,7 @@ const (
 )
 
 // ErrNotRunning is what every call gives when nothing answers on the socket.
-var ErrNotRunning = &Error{Code: CodeNotRunning, Message: "the agent is not running", Hint: "start it with: kortti agent"}
+var ErrNotRunning = &Error{Code: CodeNotRunning, Message: "the agent is not running", Hint: "Start it with: kortti agent"}
 
 // ErrNoRuntimeDir tells that there is no default place for the socket.
 var ErrNoRuntimeDir = errors.New("XDG_RUNTIME_DIR is not set, so there is no default place for the control socket; set it, or [control] socket in the configuration file")
