@@ -267,6 +267,33 @@ func TestResetGivenUpLeavesTheCard(t *testing.T) {
 	check(t, holder.service.close(exclusive, leaveCard))
 }
 
+// Another program may begin its transaction after we have connected. Then the
+// service must say so and not wait, as pcsc-lite does by default.
+func TestTransactionOfAnotherIsAnsweredAtOnce(t *testing.T) {
+	start(t)
+	c, holder := openContext(t), openContext(t)
+	card := insert(t, c)
+	held := verifyPIN(t, holder, card)
+	connection, err := c.Connect(readerName)
+	check(t, err)
+	check(t, holder.service.begin(held.handle))
+	begun := make(chan error, 1)
+	go func() { begun <- c.service.begin(connection.handle) }()
+	select {
+	case err := <-begun:
+		if !errors.Is(err, ErrBusy) {
+			t.Errorf("answered %v", err)
+		}
+		check(t, holder.service.end(held.handle))
+	case <-time.After(5 * time.Second):
+		t.Error("it waits for the other program")
+		check(t, holder.service.end(held.handle))
+		<-begun
+	}
+	check(t, held.Disconnect())
+	check(t, connection.Disconnect())
+}
+
 // attemptOf is the attempt on the first reader that has not reset it yet.
 func attemptOf(c *Context) *attempt {
 	c.mu.Lock()
