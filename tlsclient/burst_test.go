@@ -2,6 +2,7 @@ package tlsclient_test
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net/http"
 	"testing"
@@ -60,8 +61,9 @@ func TestRejectedCertificateCostsOneSignature(t *testing.T) {
 			s := newServer(t, k, []*ca{people}, ok)
 			tr := client(t, s, tlsclient.Config{Source: tlsclient.Static(cert)})
 			for i, err := range burst(t.Context(), tr, 40, "https://card.test/") {
-				if err == nil {
-					t.Fatalf("request %d was answered", i)
+				var upstream *tlsclient.UpstreamError
+				if !errors.As(err, &upstream) {
+					t.Fatalf("request %d: got %v, want an UpstreamError", i, err)
 				}
 			}
 			if got := key.signatures.Load(); got != 1 {

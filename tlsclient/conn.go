@@ -1,20 +1,25 @@
 package tlsclient
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // conn is a connection of a pool.
 type conn struct {
 	cc      *http.ClientConn
 	pool    *pool
+	tls     *tls.Conn
 	wire    *wire
+	born    time.Time
 	h2      bool
 	resumed bool
 	signed  bool // its handshake cost a signature
@@ -50,10 +55,22 @@ func (c *conn) roundTrip(req *http.Request, body *body) (resp *http.Response, er
 	if req.Context().Err() != nil || body.failed() {
 		o = unknown
 	}
-	if ended := c.pool.settle(c, o, err); ended != nil {
-		return nil, ended, false
+	if better := c.pool.settle(c, o, err); better != nil {
+		return nil, better, false
 	}
 	return nil, err, again
+}
+
+// alert returns the host's last word on a dead connection if it was a TLS alert
+// and has arrived, otherwise err. HTTP/2 tells only the streams that it had begun.
+func (c *conn) alert(err error) error {
+	c.wire.Close() // so that the read cannot block
+	_, last := c.tls.Read(make([]byte, 1))
+	var remote *net.OpError
+	if errors.As(last, &remote) && remote.Op == "remote error" { // crypto/tls's words for an alert
+		return last
+	}
+	return err
 }
 
 // unprocessed reports whether an HTTP/2 host has said that it has not acted on

@@ -131,7 +131,7 @@ func TestOnePromptForAll(t *testing.T) {
 	}
 	refused := ask()
 	<-p.opened
-	eventually(t, "both hosts have said what they want", func() bool { return s.accepted.Load() >= 2 && s.live.Load() == 0 })
+	eventually(t, "both hosts wait for the PIN", func() bool { return tlsclient.Prompting(tr, fingerprint(cert)) == 2 })
 	p.answer <- card.ErrPINCancelled
 	for _, err := range refused() {
 		if !errors.Is(err, card.ErrPINCancelled) {
@@ -143,6 +143,7 @@ func TestOnePromptForAll(t *testing.T) {
 	}
 	granted := ask()
 	<-p.opened
+	eventually(t, "both hosts wait for the PIN", func() bool { return tlsclient.Prompting(tr, fingerprint(cert)) == 2 })
 	source.lock(fingerprint(cert), false)
 	p.answer <- nil
 	for _, err := range granted() {
@@ -175,14 +176,8 @@ func TestPromptEndsWithLastWaiter(t *testing.T) {
 	if ctx.Value(program{}) != "curl" {
 		t.Error("the prompt does not see the values of the request's context")
 	}
-	joined := make(chan struct{})
-	go func() {
-		close(joined)
-		_, err := get(second, tr, "https://card.test/")
-		results <- err
-	}()
-	<-joined
-	tlsclient.AwaitWaiters(tr, host, 2)
+	go func() { _, err := get(second, tr, "https://card.test/"); results <- err }()
+	eventually(t, "both requests wait", func() bool { return tlsclient.Contacting(tr, host) == 2 })
 	cancelFirst()
 	if err := <-results; !errors.Is(err, context.Canceled) {
 		t.Errorf("the first request got %v", err)

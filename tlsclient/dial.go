@@ -64,7 +64,7 @@ func (t *Transport) dial(ctx context.Context, d dialing) (*conn, error) {
 		w.Close()
 		return nil, &UpstreamError{address, "handshake", err}
 	}
-	return &conn{cc: cc, wire: w, h2: state.NegotiatedProtocol == "h2", resumed: state.DidResume}, nil
+	return &conn{cc: cc, tls: tc, wire: w, born: time.Now(), h2: state.NegotiatedProtocol == "h2", resumed: state.DidResume}, nil
 }
 
 func (t *Transport) connect(ctx context.Context, d dialing) (net.Conn, error) {

@@ -1,22 +1,20 @@
 package tlsclient
 
-import "time"
+import "github.com/kortti-id/kortti/card"
 
-// AwaitWaiters waits until n requests wait for the first contact with a host.
-func AwaitWaiters(t *Transport, host string, n int) {
-	for {
-		t.contacts.mu.Lock()
-		f := t.contacts.flying[target{host, "443"}]
-		waiting := 0
-		if f != nil {
-			waiting = f.waiting
-		}
-		t.contacts.mu.Unlock()
-		if waiting == n {
-			return
-		}
-		time.Sleep(time.Millisecond)
+// Contacting counts the requests that wait for the first contact with a host.
+func Contacting(t *Transport, host string) int { return waiters(&t.contacts, target{host, "443"}) }
+
+// Prompting counts the hosts that wait for an identity to be unlocked.
+func Prompting(t *Transport, f card.Fingerprint) int { return waiters(&t.unlocks, f) }
+
+func waiters[K comparable](g *flights[K], key K) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if f := g.flying[key]; f != nil {
+		return f.waiting
 	}
+	return 0
 }
 
 // InFlight counts the requests of a host that are on a connection or wait for

@@ -180,7 +180,7 @@ func TestHostSaysGoodbyeUnderLoad(t *testing.T) {
 			results := make(chan []error)
 			for range 5 {
 				go func() { results <- burst(t.Context(), tr, 40, "https://card.test/") }()
-				go func() { results <- burst(t.Context(), tr, 2, "https://card.test/bye") }()
+				go func() { results <- burst(t.Context(), tr, 1, "https://card.test/bye") }()
 			}
 			for range 10 {
 				for _, err := range <-results {

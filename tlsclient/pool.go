@@ -155,7 +155,13 @@ func (p *pool) look(now time.Time) {
 	if p.retired != nil {
 		return
 	}
-	p.conns = slices.DeleteFunc(p.conns, (*conn).dead)
+	p.conns = slices.DeleteFunc(p.conns, func(c *conn) bool {
+		dead := c.dead()
+		if dead && c.signed && !c.proven && !c.used && now.Sub(c.born) < StallTime {
+			p.refuse(c, c.cc.Err())
+		}
+		return dead
+	})
 	for len(p.waiting) > 0 {
 		c := p.reserve()
 		if c == nil {
@@ -318,30 +324,32 @@ const (
 // signed connection that dies without any response has most likely been
 // refused for its certificate (in TLS 1.3 the host says so only after the
 // handshake), so those who wait get the error too, instead of a signature each.
-// settle returns why the pool has ended, if it has.
-func (p *pool) settle(c *conn, o outcome, err error) error {
+// settle returns the error for the request where it knows better: why the pool
+// has ended, or what the host said at last.
+func (p *pool) settle(c *conn, o outcome, err error) (better error) {
 	p.mu.Lock()
 	c.uses--
 	switch {
 	case o == answered:
 		c.proven = true
 	case o == failed && c.signed && !c.proven && c.cc.Err() != nil:
-		p.refuse(&UpstreamError{p.dialing.target.address(), "request", err})
+		p.refuse(c, err)
+		better = p.refused.err
 	}
-	retired := p.retired
+	if p.retired != nil {
+		better = p.retired
+	}
 	p.mu.Unlock()
 	p.update()
-	return retired
+	return better
 }
 
 // refuse gives those who wait, and those who come in a moment, the error of a
-// signed connection; among several the TLS alert, which says most.
-func (p *pool) refuse(err error) {
-	var alert tls.AlertError
-	if now := time.Now(); now.Sub(p.refused.at) >= StallTime || errors.As(err, &alert) {
-		p.refused = refusal{err, now}
-	}
-	p.failWaiting(p.refused.err)
+// signed connection that died.
+func (p *pool) refuse(c *conn, err error) {
+	err = &UpstreamError{p.dialing.target.address(), "request", c.alert(err)}
+	p.refused = refusal{err, time.Now()}
+	p.failWaiting(err)
 }
 
 // costsSignature reports, once, whether the connection was made by a signature:

@@ -10,7 +10,7 @@ import (
 
 // maxAttempts limits how often a request looks for a connection: again after
 // one that died before the request was on it, or after a pool that ended quietly.
-const maxAttempts = 4
+const maxAttempts = 8
 
 // RoundTrip implements http.RoundTripper for https URLs. The request, its body
 // included, is handed over only when a connection is at hand, and only once.
