@@ -7,10 +7,6 @@
 // block: it belongs in a child process of its own. The package loads no PKCS#11
 // module and sends no command to a card (except [Card.Transmit], which tests
 // use).
-//
-// Loading sets PCSCLITE_NO_BLOCKING in the process's environment: pcsc-lite
-// then answers where it would wait, beyond cancelling, for another program to
-// let go of a card.
 package pcsc
 
 import (

@@ -24,7 +24,6 @@ typedef struct {
 	long (*change)(long context, unsigned long timeout, reader_state *, unsigned long n);
 	long (*cancel)(long context);
 	long (*connect)(long context, const char *reader, unsigned long share, unsigned long protocols, long *card, unsigned long *protocol);
-	long (*reconnect)(long card, unsigned long share, unsigned long protocols, unsigned long initialization, unsigned long *protocol);
 	long (*disconnect)(long card, unsigned long disposition);
 	long (*begin)(long card);
 	long (*end)(long card, unsigned long disposition);
@@ -33,7 +32,6 @@ typedef struct {
 
 // kortti_pcsc_load returns NULL, or why the library cannot be used.
 static const char *kortti_pcsc_load(pcsc *p, const char *path) {
-	setenv("PCSCLITE_NO_BLOCKING", "1", 1);
 	void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 	if (library == NULL)
 		return dlerror();
@@ -41,9 +39,8 @@ static const char *kortti_pcsc_load(pcsc *p, const char *path) {
 		{ &p->establish, "SCardEstablishContext" }, { &p->release, "SCardReleaseContext" },
 		{ &p->list, "SCardListReaders" }, { &p->change, "SCardGetStatusChange" },
 		{ &p->cancel, "SCardCancel" }, { &p->connect, "SCardConnect" },
-		{ &p->reconnect, "SCardReconnect" }, { &p->disconnect, "SCardDisconnect" },
+		{ &p->disconnect, "SCardDisconnect" }, { &p->transmit, "SCardTransmit" },
 		{ &p->begin, "SCardBeginTransaction" }, { &p->end, "SCardEndTransaction" },
-		{ &p->transmit, "SCardTransmit" },
 	};
 	for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
 		void *function = dlsym(library, symbols[i].name);
@@ -63,10 +60,6 @@ static long kortti_pcsc_change(pcsc *p, long context, unsigned long timeout, rea
 static long kortti_pcsc_cancel(pcsc *p, long context) { return p->cancel(context); }
 static long kortti_pcsc_connect(pcsc *p, long context, const char *reader, unsigned long share, long *card, unsigned long *protocol) {
 	return p->connect(context, reader, share, ANY_PROTOCOL, card, protocol);
-}
-static long kortti_pcsc_reconnect(pcsc *p, long card, unsigned long share) {
-	unsigned long protocol;
-	return p->reconnect(card, share, ANY_PROTOCOL, 0, &protocol);
 }
 static long kortti_pcsc_disconnect(pcsc *p, long card, unsigned long disposition) { return p->disconnect(card, disposition); }
 static long kortti_pcsc_begin(pcsc *p, long card) { return p->begin(card); }
@@ -181,10 +174,6 @@ func (s *lite) open(reader string, share uint32) (handle, error) {
 	var protocol C.ulong
 	err := answer("SCardConnect", C.kortti_pcsc_connect(s.functions, s.context, name, C.ulong(share), &card, &protocol))
 	return handle{int64(card), uint32(protocol)}, err
-}
-
-func (s *lite) reopen(h handle) error {
-	return answer("SCardReconnect", C.kortti_pcsc_reconnect(s.functions, C.long(h.card), shareShared))
 }
 
 func (s *lite) close(h handle, disposition uint32) error {

@@ -45,10 +45,7 @@ func (c *Context) join(reader string) *attempt {
 	if a == nil {
 		a = &attempt{reader: reader, done: make(chan struct{})}
 		c.attempts[reader] = a
-		go func() {
-			a.err = c.run(a)
-			close(a.done)
-		}()
+		go c.run(a)
 	}
 	a.waiters++
 	return a
@@ -80,57 +77,70 @@ func (c *Context) wanted(a *attempt) bool {
 // resetAgain is the pause between tries while another program has the card.
 const resetAgain = 20 * time.Millisecond
 
-func (c *Context) run(a *attempt) error {
-	defer c.settle(a)
+func (c *Context) run(a *attempt) {
 	s, err := c.connect() // c's own connection may be waiting for a change
 	if err != nil {
-		return err
+		c.settle(a)
+		a.err = err
+		close(a.done)
+		return
 	}
 	for {
-		err = c.try(s, a)
-		again := errors.Is(err, ErrBusy) || code(err) == codeResetCard || code(err) == codeUnpoweredCard
+		a.err = c.try(s, a)
+		again := errors.Is(a.err, ErrBusy) || code(a.err) == codeResetCard || code(a.err) == codeUnpoweredCard
 		if !again || !c.wanted(a) {
-			return errors.Join(err, s.release())
+			break
 		}
 		time.Sleep(resetAgain)
 	}
+	c.settle(a)
+	close(a.done)
+	// Only now, since leaving waits too while another is inside a transaction.
+	// It ends the connections to the card, and leaves the card as it is.
+	_ = s.release()
 }
 
 // try goes through a second connection, the witness: PC/SC tells every other
 // connection of a reset, so what the witness is told confirms it. That the
-// witness can then connect again shows that the card has answered.
-func (c *Context) try(s service, a *attempt) (err error) {
+// reader has the card's answer afterwards shows that it works.
+func (c *Context) try(s service, a *attempt) error {
 	witness, err := s.open(a.reader, shareShared)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if leaveErr := s.close(witness, leaveCard); err == nil && code(leaveErr) != codeRemovedCard {
-			err = leaveErr
-		}
-	}()
 	card, err := s.open(a.reader, shareShared)
 	if err != nil {
-		return err
+		return errors.Join(err, s.close(witness, leaveCard))
 	}
 	// Inside a transaction nobody else can be in the middle of one.
 	if err := s.begin(card); err != nil {
-		return errors.Join(err, s.close(card, leaveCard))
+		return errors.Join(err, s.close(card, leaveCard), s.close(witness, leaveCard))
 	}
 	if !c.settle(a) {
-		return errors.Join(ErrNotReset, s.close(card, leaveCard))
+		return errors.Join(ErrNotReset, s.end(card))
 	}
 	if err := s.close(card, resetCard); err != nil {
 		return err
 	}
-	switch err := s.begin(witness); {
-	case err == nil:
+	if err := s.begin(witness); err == nil {
 		return errors.Join(ErrNotReset, s.end(witness))
-	case code(err) != codeResetCard:
+	} else if code(err) != codeResetCard {
 		return err
 	}
-	if err := s.reopen(witness); !errors.Is(err, ErrBusy) { // busy: it answers somebody else already
+	return answered(s, a.reader)
+}
+
+// answered asks the service, not the card, which somebody else may have by now.
+func answered(s service, reader string) error {
+	state := []rawState{{name: reader}}
+	if err := s.change(0, state); err != nil {
 		return err
+	}
+	switch {
+	case state[0].event&statePresent == 0:
+		return ErrNoCard
+	case state[0].event&stateMute != 0 || len(state[0].atr) == 0:
+		return ErrNoAnswer
 	}
 	return nil
 }

@@ -10,7 +10,6 @@ type service interface {
 	change(timeout time.Duration, readers []rawState) error
 	cancel()
 	open(reader string, share uint32) (handle, error)
-	reopen(handle) error
 	close(h handle, disposition uint32) error
 	begin(handle) error
 	end(handle) error
