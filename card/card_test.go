@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/tls"
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -43,14 +44,19 @@ func TestCertificatesAreShownWithoutAPIN(t *testing.T) {
 func TestLoginByTLS(t *testing.T) {
 	for name, test := range map[string]struct {
 		spec     softhsm.Spec
+		rawOnly  bool
 		versions []uint16
 	}{
-		"P-384":           {softhsm.Spec{Key: softhsm.P384}, []uint16{tls.VersionTLS12, tls.VersionTLS13}},
-		"RSA-2048":        {softhsm.Spec{Key: softhsm.RSA2048}, []uint16{tls.VersionTLS12, tls.VersionTLS13}},
-		"RSA without PSS": {softhsm.Spec{Key: softhsm.RSA2048, NoPSS: true}, []uint16{tls.VersionTLS12}},
+		"P-384":        {softhsm.Spec{Key: softhsm.P384}, false, []uint16{tls.VersionTLS12, tls.VersionTLS13}},
+		"RSA-2048":     {softhsm.Spec{Key: softhsm.RSA2048}, false, []uint16{tls.VersionTLS12, tls.VersionTLS13}},
+		"RSA PKCS1":    {softhsm.Spec{Key: softhsm.RSA2048, NoPSS: true}, false, []uint16{tls.VersionTLS12}},
+		"RSA raw only": {softhsm.Spec{Key: softhsm.RSA2048, NoPSS: true}, true, []uint16{tls.VersionTLS12, tls.VersionTLS13}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newTestCard(t, test.spec)
+			if test.rawOnly {
+				leaveRawRSA(t, c)
+			}
 			m := start(t, Config{Modules: []string{c.Module()}})
 			if _, err := m.Signer(c.auth, testHost); !errors.Is(err, ErrLocked) {
 				t.Fatalf("Signer of a locked card: err = %v", err)
@@ -74,6 +80,19 @@ func TestLoginByTLS(t *testing.T) {
 	}
 }
 
+// leaveRawRSA makes a token without PSS one that has raw RSA alone.
+func leaveRawRSA(t *testing.T, c *testCard) {
+	t.Helper()
+	path := filepath.Join(c.Dir(), "softhsm2.conf")
+	config, err := os.ReadFile(path)
+	check(t, err)
+	changed := strings.Replace(string(config), "CKM_RSA_PKCS,", "CKM_RSA_X_509,", 1)
+	if changed == string(config) {
+		t.Fatalf("%s names no mechanism to replace:\n%s", path, config)
+	}
+	check(t, os.WriteFile(path, []byte(changed), 0o600))
+}
+
 func TestOnlyProofsForTheAgreedHostAreSigned(t *testing.T) {
 	c := newTestCard(t, softhsm.Spec{})
 	m := start(t, Config{Modules: []string{c.Module()}})
@@ -83,6 +102,8 @@ func TestOnlyProofsForTheAgreedHostAreSigned(t *testing.T) {
 	_, err = signer.Sign(nil, make([]byte, 48), crypto.SHA384)
 	wantError(t, err, ErrNotAProof)
 	_, err = signer.SignMessage(nil, []byte("%PDF-1.7 a contract"), crypto.SHA384)
+	wantError(t, err, ErrNotAProof)
+	_, err = signer.SignMessage(nil, make([]byte, 1<<20), crypto.SHA384)
 	wantError(t, err, ErrNotAProof)
 	_, err = login(t, m, c, "muu.example.fi", tls.VersionTLS12)
 	wantError(t, err, ErrNotAProof)
@@ -529,6 +550,18 @@ func TestSlowSubscriberDelaysNobody(t *testing.T) {
 	check(t, m.Lock("", "last"))
 	if e := next(t, events, WasLocked); e.Reason != "last" {
 		t.Errorf("event = %+v", e)
+	}
+}
+
+func TestAutoThatFindsNothingIsSaid(t *testing.T) {
+	m := start(t, Config{Modules: []string{"auto"}})
+	for _, info := range m.Snapshot().Modules {
+		if info.Path == "auto" {
+			wantError(t, info.Err, ErrModule)
+		}
+	}
+	if len(m.Snapshot().Modules) == 0 {
+		t.Error("nothing is said of modules")
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -68,9 +69,9 @@ func newManager(config Config, limits limits) (*Manager, error) {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
 	if config.Executable == "" {
-		path, err := os.Executable()
+		path, err := ownExecutable()
 		if err != nil {
-			return nil, fmt.Errorf("find this program's file to start children for cards: %w", err)
+			return nil, err
 		}
 		config.Executable = path
 	}
@@ -92,6 +93,20 @@ func newManager(config Config, limits limits) (*Manager, error) {
 	}
 	m.wg.Go(m.watchReaders)
 	return m, nil
+}
+
+// ownExecutable returns a path by which this program starts itself. On Linux it
+// is one that an upgrade of the installed file does not change: manager and
+// children must be of one version.
+func ownExecutable() (string, error) {
+	if runtime.GOOS == "linux" {
+		return "/proc/self/exe", nil
+	}
+	path, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find this program's file to start children for cards: %w", err)
+	}
+	return path, nil
 }
 
 // modulePaths resolves "auto" and drops repetitions.
@@ -270,6 +285,9 @@ func (m *Manager) publish() {
 	if m.pcsc != nil {
 		s.PCSC = m.pcsc.Error()
 	}
+	if len(m.modules) == 0 {
+		s.Modules = []ModuleInfo{{Path: "auto", Err: errNothingFound}}
+	}
 	taken := map[Fingerprint]string{}
 	for _, mod := range m.modules {
 		s.Modules = append(s.Modules, mod.info)
@@ -284,6 +302,12 @@ func (m *Manager) publish() {
 		}
 	}
 	m.state.Store(s)
+}
+
+// errNothingFound is shown where "auto" stands for nothing.
+var errNothingFound = &Error{
+	Op: "find PKCS#11 modules", Err: fmt.Errorf("%w: there is none in the usual places", ErrModule),
+	Hint: "Install the card issuer's program, or OpenSC (Debian: apt install opensc-pkcs11), or give the module's path in the configuration.",
 }
 
 // withoutDoubles offers a certificate that two slots show, as when two modules

@@ -42,6 +42,8 @@ func (s *signer) watch() {
 		}
 		select {
 		case <-s.process.done:
+		case <-s.manager.ctx.Done():
+			s.process.end(ErrClosed)
 		case <-time.After(pause):
 			s.checkPresence()
 		}
@@ -143,8 +145,8 @@ func (k *key) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts) (
 		}
 		request.PSS = true
 	}
-	if why := s.process.reason(); why != nil {
-		return nil, failure(op, why)
+	if len(message) > wire.MaxBody {
+		return nil, &Error{Op: op, Err: fmt.Errorf("%w: a handshake of %d bytes is too long", ErrNotAProof, len(message))}
 	}
 	_, signature, err := s.process.call(context.Background(), m.limits.sign, request, message)
 	if err != nil {

@@ -20,6 +20,9 @@ import (
 // transcripts with long lists of certificate authorities set the size.
 const Limit = 256 << 10
 
+// MaxBody is the largest body in bytes that fits beside any request's header.
+const MaxBody = Limit - 8<<10
+
 // prefixSize is the size of the two big-endian lengths before header and body.
 const prefixSize = 8
 
