@@ -13,7 +13,7 @@ case "${1:-}" in
         want="gcc libc6-dev libsofthsm2 curl ca-certificates openssl git
               pkg-config libgl-dev libgles-dev libx11-dev libxcursor-dev libxrandr-dev
               libxinerama-dev libxi-dev libxxf86vm-dev libgl1-mesa-dri libegl1
-              mmdebstrap util-linux iproute2 uidmap" ;;
+              libpcsclite1 mmdebstrap util-linux iproute2 uidmap" ;;
   *) echo "use: packages.sh demo | test" >&2; exit 2 ;;
 esac
 

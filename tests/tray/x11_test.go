@@ -54,7 +54,6 @@ func (d *display) background(cmd *exec.Cmd) {
 		d.t.Fatal(err)
 	}
 	d.t.Cleanup(func() {
-		_ = cmd.Process.Signal(os.Interrupt)
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if d.t.Failed() {
