@@ -129,9 +129,15 @@ func TestOnePromptForAll(t *testing.T) {
 		all.Go(func() { b = burst(t.Context(), tr, 20, "https://other.test/") })
 		return func() []error { all.Wait(); return append(a, b...) }
 	}
+	allWait := func() {
+		eventually(t, "all requests wait for the PIN", func() bool {
+			return tlsclient.Contacting(tr, host) == 20 && tlsclient.Contacting(tr, "other.test") == 20 &&
+				tlsclient.Prompting(tr, fingerprint(cert)) == 2
+		})
+	}
 	refused := ask()
 	<-p.opened
-	eventually(t, "both hosts wait for the PIN", func() bool { return tlsclient.Prompting(tr, fingerprint(cert)) == 2 })
+	allWait()
 	p.answer <- card.ErrPINCancelled
 	for _, err := range refused() {
 		if !errors.Is(err, card.ErrPINCancelled) {
@@ -143,7 +149,7 @@ func TestOnePromptForAll(t *testing.T) {
 	}
 	granted := ask()
 	<-p.opened
-	eventually(t, "both hosts wait for the PIN", func() bool { return tlsclient.Prompting(tr, fingerprint(cert)) == 2 })
+	allWait()
 	source.lock(fingerprint(cert), false)
 	p.answer <- nil
 	for _, err := range granted() {

@@ -273,8 +273,10 @@ func client(t *testing.T, s *server, config tlsclient.Config) *tlsclient.Transpo
 	return tr
 }
 
-// get makes a request and returns the answer's body.
+// get makes a request and returns the answer's body. It ends what would hang.
 func get(ctx context.Context, tr http.RoundTripper, url string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
 	if err != nil {
 		return "", err
