@@ -136,7 +136,7 @@ func assemble(o Options, open func(card.Config) (cards, tlsclient.Source, error)
 	a.onClose(a.desk.Close) // before the transport waits for those who wait for prompts
 	a.proxy, err = proxy.New(proxy.Config{
 		Listen: o.Config.Proxy.Listen, Hosts: a.hosts, Transport: a.transport, Roots: a.roots,
-		Peer: peer.NewFinder().Lookup, Admit: a.admit, Explain: a.explainUpstream, Log: a.log,
+		Peer: peer.NewFinder().Lookup, Admit: a.admit, Explain: a.explainProxied, Log: a.log,
 	})
 	return a, err
 }

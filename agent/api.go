@@ -25,7 +25,7 @@ const (
 // as 204.
 type call func(r *http.Request) (any, error)
 
-// handler is the control API. The table is the design's; docs name the calls.
+// handler is the control API.
 func (a *Agent) handler() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, c := range map[string]call{

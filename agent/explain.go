@@ -109,9 +109,9 @@ func explainUpstream(up *tlsclient.UpstreamError) *control.Error {
 	return e
 }
 
-// explainUpstream explains the errors of proxied requests and counts those that
+// explainProxied explains the errors of proxied requests and counts those that
 // are the host's: proxy.Config.Explain.
-func (a *Agent) explainUpstream(err error) (status int, code, message, hint string) {
+func (a *Agent) explainProxied(err error) (status int, code, message, hint string) {
 	e := explain(err)
 	var up *tlsclient.UpstreamError
 	if errors.As(err, &up) {

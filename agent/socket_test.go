@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/kortti-id/kortti/agent/control"
 	"github.com/kortti-id/kortti/card"
@@ -129,6 +130,7 @@ func TestOtherUsersAreRefused(t *testing.T) {
 	conn, err := net.Dial("unix", path)
 	check(t, err)
 	defer conn.Close()
+	check(t, conn.SetReadDeadline(time.Now().Add(patience)))
 	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the connection of another user: %v", err)
 	}
