@@ -243,7 +243,7 @@ func TestLockAndPull(t *testing.T) {
 	if r := <-hung; r.err == nil {
 		t.Errorf("a response under way outlived the card: %+v", r)
 	}
-	wantReply(t, w.curl(within(t), "/"), 503, "no-certificate")
+	wantReply(t, w.curl(within(t), "/"), 503, control.CodeNoCard)
 	if d := time.Since(pulled); d > pullTime {
 		t.Errorf("the card was of use for %v after it was pulled", d)
 	}

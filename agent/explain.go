@@ -109,10 +109,19 @@ func explainUpstream(up *tlsclient.UpstreamError) *control.Error {
 	return e
 }
 
+// noCardAtAll is what a program is told while no reader holds a card.
+var noCardAtAll = &control.Error{
+	Code: control.CodeNoCard, Status: http.StatusServiceUnavailable,
+	Message: "there is no card in the reader", Hint: "Insert your card and try again.",
+}
+
 // explainProxied explains the errors of proxied requests and counts those that
 // are the host's: proxy.Config.Explain.
 func (a *Agent) explainProxied(err error) (status int, code, message, hint string) {
 	e := explain(err)
+	if errors.Is(err, tlsclient.ErrNoCertificate) && !a.anyCard() {
+		e = noCardAtAll // more to the point than that none fits
+	}
 	var up *tlsclient.UpstreamError
 	if errors.As(err, &up) {
 		a.upstreamErrors.Add(1)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/kortti-id/kortti/agent/audit"
 	"github.com/kortti-id/kortti/agent/control"
@@ -165,4 +166,9 @@ func (a *Agent) lock(sel control.CardSelection) error {
 	err := a.cards.Lock(id, "locked by the person")
 	a.follow()
 	return err
+}
+
+// anyCard reports whether any reader holds a card.
+func (a *Agent) anyCard() bool {
+	return slices.ContainsFunc(a.cards.Snapshot().Readers, func(r card.Reader) bool { return r.Card != nil })
 }

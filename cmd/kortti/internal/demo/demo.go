@@ -236,7 +236,7 @@ func (s *story) pull(ctx context.Context) error {
 		}
 		took := time.Since(pulled).Round(10 * time.Millisecond)
 		if page.status != 200 {
-			s.detail("after %v the next request gets %d: %s", took, page.status, strings.TrimSpace(page.body))
+			s.detail("after %v the next request gets %d: %s", took, page.status, strings.ReplaceAll(strings.TrimSpace(page.body), "\n", ". "))
 			return nil
 		}
 		if took > 2*time.Second {
