@@ -19,7 +19,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
@@ -95,7 +94,7 @@ func Check(ctx context.Context, dsn string) error {
 	}
 	defer db.Close()
 	return db.Write(ctx, func(tx *sql.Tx) error {
-		_, err := version(ctx, tx)
+		_, _, err := db.pending(ctx, tx)
 		return err
 	})
 }
@@ -178,28 +177,41 @@ func (db *DB) explain(err error) error {
 	return fmt.Errorf("database %s: %w", db.path, err)
 }
 
-// usable opens the file once by itself: SQLite's own "unable to open database
-// file (14)" does not say what a person has to do.
+// usable makes the file where there is none and create says so, and looks at
+// what is there: SQLite's own "unable to open database file (14)" does not say
+// what a person has to do. It never opens a file that is there: closing it again
+// would drop the locks of every other connection of this process (fcntl(2)), by
+// which other processes know that the database is in use.
 func usable(path string, create bool) error {
-	if err := writableDir(path); err != nil {
+	if err := usableDir(path); err != nil {
 		return err
 	}
-	flags := os.O_RDWR
 	if create {
-		flags |= os.O_CREATE
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("database %s: %w", path, err)
+		}
 	}
-	f, err := os.OpenFile(path, flags, 0o600)
-	if err != nil {
-		return explainOpen(path, err)
-	}
-	if err := f.Close(); err != nil {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("database %s does not exist yet; the first start of the server makes it: %w", path, fs.ErrNotExist)
+	case err != nil:
 		return fmt.Errorf("database %s: %w", path, err)
+	case info.IsDir():
+		return fmt.Errorf("database %s is a directory; name a file in it", path)
+	}
+	if err := accessFile(path); err != nil {
+		return fmt.Errorf("database %s is not writable (%w); give the user that runs the server write access to the file", path, err)
 	}
 	return nil
 }
 
-// writableDir says whether SQLite can make its -wal and -shm files beside path.
-func writableDir(path string) error {
+// usableDir says whether SQLite can make its -wal and -shm files beside path.
+func usableDir(path string) error {
 	dir := filepath.Dir(path)
 	info, err := os.Stat(dir)
 	switch {
@@ -210,22 +222,8 @@ func writableDir(path string) error {
 	case !info.IsDir():
 		return fmt.Errorf("database %s: %s is not a directory", path, dir)
 	}
-	if err := unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+	if err := accessDir(dir); err != nil {
 		return fmt.Errorf("database %s: the directory %s is not writable (%w); SQLite makes files beside the database, so give the user that runs the server write access to the directory", path, dir, err)
 	}
 	return nil
-}
-
-func explainOpen(path string, err error) error {
-	var reason error = err
-	if pe, ok := errors.AsType[*fs.PathError](err); ok {
-		reason = pe.Err
-	}
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("database %s does not exist yet; the first start of the server makes it: %w", path, fs.ErrNotExist)
-	case errors.Is(err, unix.EISDIR):
-		return fmt.Errorf("database %s is a directory; name a file in it", path)
-	}
-	return fmt.Errorf("database %s is not writable (%w); give the user that runs the server write access to the file", path, reason)
 }

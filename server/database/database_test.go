@@ -122,6 +122,32 @@ func TestProcessesShareOneFile(t *testing.T) {
 	}
 }
 
+// Opening a database a second time in one process must not cost the first
+// opening its locks, by which other processes know that it is in use.
+func TestLocksSurviveASecondOpening(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "k.db")
+	for range 2 {
+		db, err := database.Open(t.Context(), "sqlite:"+path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	// A lock of the open file sees those of its own process as another's.
+	lock := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock); err != nil {
+		t.Fatal(err)
+	}
+	if lock.Type == unix.F_UNLCK {
+		t.Error("no lock is left on the open database")
+	}
+}
+
 func TestReaderCannotWrite(t *testing.T) {
 	db, err := database.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "k.db"))
 	if err != nil {
@@ -173,8 +199,10 @@ func TestUnusable(t *testing.T) {
 				db.Close()
 				t.Fatal("opened")
 			}
-			if !strings.Contains(err.Error(), test.want) {
-				t.Errorf("%v; want %q in it", err, test.want)
+			for _, err := range []error{err, database.Check(t.Context(), test.dsn)} {
+				if err == nil || !strings.Contains(err.Error(), test.want) {
+					t.Errorf("%v; want %q in it", err, test.want)
+				}
 			}
 		})
 	}
