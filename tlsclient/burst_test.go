@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -80,20 +81,22 @@ func TestTicketlessHostIsNotBlocked(t *testing.T) {
 	noLeaks(t)
 	people := newCA(t, "people", nil)
 	cert, key := newCard(t, people, "meri")
-	release := make(chan struct{})
+	poll := make(chan struct{})
+	release := sync.OnceFunc(func() { close(poll) })
 	s := newServer(t, kind{tls.VersionTLS13, false, false}, []*ca{people}, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/poll" {
-			<-release
+			<-poll
 		}
 		ok(w, r)
 	})
+	t.Cleanup(release) // before the server's end, which waits for its handlers
 	tr := client(t, s, tlsclient.Config{Source: tlsclient.Static(cert)})
 	polls := make(chan []error)
 	go func() { polls <- burst(t.Context(), tr, tlsclient.TicketlessConns+2, "https://card.test/poll") }()
 	eventually(t, "the host has all the connections that it may get", func() bool {
 		return tr.Counters().Handshakes.Full == tlsclient.TicketlessConns
 	})
-	close(release)
+	release()
 	for _, err := range <-polls {
 		if err != nil {
 			t.Error(err)

@@ -104,6 +104,7 @@ func TestEndWhilePrompting(t *testing.T) {
 	if err := <-result; !errors.Is(err, tlsclient.ErrRemoved) {
 		t.Errorf("got %v, want ErrRemoved", err)
 	}
+	<-ctx.Done()
 	if !errors.Is(context.Cause(ctx), tlsclient.ErrRemoved) {
 		t.Error("the prompt's context does not say why it ended")
 	}

@@ -12,7 +12,9 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/kortti-id/kortti/tlsclient"
 )
@@ -237,13 +239,15 @@ func TestCancelledWait(t *testing.T) {
 	noLeaks(t)
 	people := newCA(t, "people", nil)
 	cert, key := newCard(t, people, "meri")
-	release := make(chan struct{})
+	poll := make(chan struct{})
+	release := sync.OnceFunc(func() { close(poll) })
 	s := newServer(t, kind{tls.VersionTLS13, false, false}, []*ca{people}, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/poll" {
-			<-release
+			<-poll
 		}
 		ok(w, r)
 	})
+	t.Cleanup(release) // before the server's end, which waits for its handlers
 	tr := client(t, s, tlsclient.Config{Source: tlsclient.Static(cert)})
 	mustGet(t, tr, "https://card.test/")
 	polls := make(chan []error)
@@ -259,7 +263,7 @@ func TestCancelledWait(t *testing.T) {
 			t.Errorf("got %v, want the context's error", err)
 		}
 	}
-	close(release)
+	release()
 	if err := (<-polls)[0]; err != nil {
 		t.Error(err)
 	}
@@ -269,13 +273,41 @@ func TestCancelledWait(t *testing.T) {
 	}
 }
 
+// Requests that have ended before they begin leave the connections as they are.
+func TestEndedRequestsCostNothing(t *testing.T) {
+	for _, h2 := range []bool{false, true} {
+		t.Run(fmt.Sprint("h2=", h2), func(t *testing.T) {
+			noLeaks(t)
+			people := newCA(t, "people", nil)
+			cert, key := newCard(t, people, "meri")
+			s := newServer(t, kind{tls.VersionTLS13, h2, false}, []*ca{people}, ok)
+			tr := client(t, s, tlsclient.Config{Source: tlsclient.Static(cert)})
+			mustGet(t, tr, "https://card.test/")
+			ended, cancel := context.WithCancel(t.Context())
+			cancel()
+			for range 20 {
+				if _, err := get(ended, tr, "https://card.test/"); !errors.Is(err, context.Canceled) {
+					t.Errorf("got %v, want the context's error", err)
+				}
+			}
+			mustGet(t, tr, "https://card.test/")
+			if got := tr.Counters().Requests; got != 2 || key.signatures.Load() != 1 || tlsclient.InFlight(tr, host) != 0 {
+				t.Errorf("%d requests handed over and %d signatures, want 2 and 1", got, key.signatures.Load())
+			}
+		})
+	}
+}
+
 // A ticket that the host does not take costs no signature where a connection is
 // at hand: the requests go on with what there is.
 func TestRefusedTicketsCostNothing(t *testing.T) {
 	noLeaks(t)
 	people := newCA(t, "people", nil)
 	cert, key := newCard(t, people, "meri")
-	s := newServer(t, kind{tls.VersionTLS13, false, true}, []*ca{people}, ok, func(c *tls.Config) {
+	s := newServer(t, kind{tls.VersionTLS13, false, true}, []*ca{people}, func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(5 * time.Millisecond) // so that the others look for further connections
+		ok(w, r)
+	}, func(c *tls.Config) {
 		base := c.Clone()
 		c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			var key [32]byte

@@ -106,21 +106,31 @@ func (p *pool) get(ctx context.Context) (*conn, error) {
 	p.update()
 	select {
 	case g := <-w.got:
-		return g.conn, g.err
+		if g.conn == nil || ctx.Err() == nil {
+			return g.conn, g.err
+		}
+		p.giveBack(g.conn)
+		return nil, context.Cause(ctx)
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
 	p.waiting = slices.DeleteFunc(p.waiting, func(x *waiter) bool { return x == w })
 	p.unlock()
 	select {
-	case g := <-w.got: // granted at the same moment: give it back
+	case g := <-w.got: // granted at the same moment
 		if g.conn != nil {
-			g.conn.cc.Release()
-			p.settle(g.conn, unknown, nil)
+			p.giveBack(g.conn)
 		}
 	default:
 	}
 	return nil, context.Cause(ctx)
+}
+
+// giveBack returns a connection that was granted to a request which has ended
+// since: a request with an ended context would take it down with it.
+func (p *pool) giveBack(c *conn) {
+	c.cc.Release()
+	p.settle(c, unknown, nil)
 }
 
 // closedTo says why no request may wait now, nil if it may.

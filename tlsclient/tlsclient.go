@@ -241,7 +241,6 @@ func (t *Transport) End(f card.Fingerprint, reason error) {
 		s := fl.subject.Load()
 		return s != nil && *s == f
 	}, reason)
-	t.unlocks.fail(func(k card.Fingerprint, _ *flight) bool { return k == f }, reason)
 	t.retirePools(func(_ target, p *pool) bool {
 		return p.identity != nil && p.identity.Fingerprint == f
 	}, reason)
