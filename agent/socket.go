@@ -67,7 +67,7 @@ func takeLock(path string) (*os.File, error) {
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 		pid, _ := os.ReadFile(path) // who it is helps, but is not needed
-		return nil, fmt.Errorf("an agent is already running (process %s) on %s", strings.TrimSpace(string(pid)), strings.TrimSuffix(path, ".lock"))
+		return nil, fmt.Errorf("an agent is already running (process %s) on %s; stop it first, or set another [control] socket", strings.TrimSpace(string(pid)), strings.TrimSuffix(path, ".lock"))
 	}
 	err = errors.Join(f.Truncate(0), writeAt(f, fmt.Appendf(nil, "%d\n", os.Getpid())))
 	if err != nil {

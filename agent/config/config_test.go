@@ -107,7 +107,7 @@ func TestLoadRefuses(t *testing.T) {
 		"no modules":         {"[card]\nmodules = []\n", "modules is empty"},
 		"relative module":    {"[card]\nmodules = [\"a.so\"]\n", "absolute path"},
 		"no name":            {"[[host]]\ncard = \"auto\"\n", "not a DNS name"},
-		"url":                {"[[host]]\nname = \"https://a.fi\"\n", `host name "https://a.fi"`},
+		"url":                {"[[host]]\nname = \"https://a.fi\"\n", `host name "https://a.fi" must be a name, not a URL`},
 		"address as a name":  {"[[host]]\nname = \"127.0.0.1\"\n", "IP address"},
 		"star of a TLD":      {"[[host]]\nname = \"*.fi\"\n", "two labels"},
 		"star inside":        {"[[host]]\nname = \"a.*.fi\"\n", "not a DNS name"},

@@ -148,6 +148,9 @@ func ParseName(s string) (name, port string, err error) {
 	bad := func(why string) (string, string, error) {
 		return "", "", fmt.Errorf("host name %q %s", s, why)
 	}
+	if strings.Contains(s, "/") {
+		return bad("must be a name, not a URL")
+	}
 	name = s
 	if head, tail, ok := strings.Cut(s, ":"); ok && !strings.Contains(tail, ":") {
 		n, err := strconv.ParseUint(tail, 10, 16)
@@ -155,9 +158,6 @@ func ParseName(s string) (name, port string, err error) {
 			return bad("has no valid port after the colon")
 		}
 		name, port = head, strconv.FormatUint(n, 10)
-	}
-	if strings.Contains(name, "/") {
-		return bad("must be a name, not a URL")
 	}
 	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
 		return bad("is an IP address; local roots are for names: list a name and set its address")

@@ -10,10 +10,10 @@ import (
 )
 
 func runAgent(ctx context.Context, std stdio, args []string) error {
-	fs := flags(std, "agent")
+	fs := newFlags(std, "agent", "")
 	file := fs.String("config", "", "configuration `FILE` (default: $XDG_CONFIG_HOME/kortti/kortti.toml)")
 	verbose := fs.Bool("v", false, "say more")
-	if _, err := parse(fs, args, 0, 0); err != nil {
+	if _, err := parse(fs, args); err != nil {
 		return err
 	}
 	cfg, err := config.Load(*file)

@@ -4,37 +4,47 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
+	"strings"
 
+	"github.com/kortti-id/kortti/agent/config"
 	"github.com/kortti-id/kortti/agent/control"
-	"github.com/kortti-id/kortti/card"
 )
 
 // socketFlag adds --socket, with the default place when it is not given.
-func socketFlag(fs *flag.FlagSet) *string {
-	return fs.String("socket", "", "the agent's control `SOCKET` (default: $XDG_RUNTIME_DIR/kortti/agent.sock)")
+func socketFlag(fs *flagSet) *string {
+	return fs.String("socket", "", "the agent's control `SOCKET` (default: [control] socket of kortti.toml, or $XDG_RUNTIME_DIR/kortti/agent.sock)")
 }
 
-func connect(socket string) (*control.Client, error) {
-	if socket == "" {
-		var err error
-		if socket, err = control.DefaultSocket(); err != nil {
-			return nil, err
-		}
+func jsonFlag(fs *flagSet) *bool { return fs.Bool("json", false, "machine-readable output") }
+
+// defaultSocket is where the agent listens when nothing else is said. A mistake
+// in kortti.toml, made while the agent runs, must not keep anyone from locking
+// the card, so it is no error here.
+func defaultSocket() (string, error) {
+	cfg, err := config.Load("")
+	if err != nil {
+		return control.DefaultSocket()
 	}
-	return control.New(socket), nil
+	return cfg.Socket()
 }
 
 // withAgent runs f with a client of the agent's control API.
 func withAgent(socket string, f func(*control.Client) error) error {
-	c, err := connect(socket)
-	if err != nil {
-		return err
+	if socket == "" {
+		var err error
+		if socket, err = defaultSocket(); err != nil {
+			return err
+		}
 	}
+	c := control.New(socket)
 	defer c.Close()
-	return f(c)
+	err := f(c)
+	if errors.Is(err, control.ErrNotRunning) {
+		return &control.Error{Code: control.CodeNotRunning, Message: "the agent is not running: nobody listens on " + socket, Hint: control.ErrNotRunning.Hint}
+	}
+	return err
 }
 
 // exitCode turns an error of the agent or of the card into the code that
@@ -53,17 +63,11 @@ func exitCode(err error) int {
 		}
 		return exitFailed
 	}
-	switch {
-	case errors.Is(err, card.ErrNoReader), errors.Is(err, card.ErrNoCard), errors.Is(err, card.ErrRemoved):
-		return exitNoCard
-	case errors.Is(err, errPINCancelled):
+	if errors.Is(err, errPINCancelled) {
 		return exitPIN
 	}
 	return exitFailed
 }
-
-// errNoCard is said when a listing that is about cards finds none.
-var errNoCard = fmt.Errorf("no card was found: %w", card.ErrNoCard)
 
 func printJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
@@ -73,7 +77,7 @@ func printJSON(w io.Writer, v any) error {
 }
 
 // selection finds the card that a person named on the command line: by its id,
-// its label, or a certificate's SHA-256 or the beginning of one of these.
+// its label, or a certificate's SHA-256, or the beginning of one of these.
 func selection(ctx context.Context, c *control.Client, name string) (control.CardSelection, error) {
 	if name == "" {
 		return control.CardSelection{}, nil
@@ -92,11 +96,11 @@ func selection(ctx context.Context, c *control.Client, name string) (control.Car
 	}
 	switch len(found) {
 	case 0:
-		return control.CardSelection{}, fmt.Errorf("no inserted card is called %q; `kortti cards` lists them: %w", name, card.ErrNoCard)
+		return control.CardSelection{}, &control.Error{Code: control.CodeNoCard, Message: fmt.Sprintf("no inserted card is called %q", name), Hint: "See the inserted cards with: kortti cards"}
 	case 1:
 		return found[0], nil
 	}
-	return control.CardSelection{}, usageError(fmt.Sprintf("%q names %d cards; say more of its name", name, len(found)))
+	return control.CardSelection{}, wrongUse("%q names %d cards; say more of its name", name, len(found))
 }
 
 func matches(c control.Card, name string) (control.CardSelection, bool) {
@@ -109,4 +113,9 @@ func matches(c control.Card, name string) (control.CardSelection, bool) {
 		}
 	}
 	return control.CardSelection{}, false
+}
+
+// hasPrefixFold reports whether s begins with prefix, whatever the case.
+func hasPrefixFold(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }

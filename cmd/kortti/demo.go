@@ -7,9 +7,9 @@ import (
 )
 
 func runDemo(ctx context.Context, std stdio, args []string) error {
-	fs := flags(std, "demo")
+	fs := newFlags(std, "demo", "")
 	keep := fs.Bool("keep", false, "leave everything running until Ctrl-C")
-	if _, err := parse(fs, args, 0, 0); err != nil {
+	if _, err := parse(fs, args); err != nil {
 		return err
 	}
 	return demo.Run(ctx, demo.Options{Out: std.out, Keep: *keep})

@@ -2,68 +2,101 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"path/filepath"
 	"text/tabwriter"
-	"time"
 
 	"github.com/kortti-id/kortti/agent/control"
 )
 
-func runHosts(ctx context.Context, std stdio, args []string) error {
-	if len(args) == 0 {
-		return usageError("say list, add or remove")
-	}
-	fs := flags(std, "hosts "+args[0])
-	socket := socketFlag(fs)
-	switch args[0] {
-	case "list":
-		asJSON := fs.Bool("json", false, "machine-readable output")
-		if _, err := parse(fs, args[1:], 0, 0); err != nil {
-			return err
-		}
-		return withAgent(*socket, func(c *control.Client) error { return listHosts(ctx, std, c, *asJSON) })
-	case "add":
-		h := control.Host{}
-		fs.StringVar(&h.Card, "card", "auto", "the certificate's `SHA-256` to always use there, or auto")
-		fs.StringVar(&h.Consent, "consent", "ask", "ask or always")
-		fs.StringVar(&h.Address, "address", "", "connect to this `HOST:PORT` instead of asking DNS")
-		fs.StringVar(&h.TLSRoots, "tls-roots", "", "PEM `FILE` with extra roots for the host's own certificate")
-		rest, err := parse(fs, args[1:], 1, 1)
-		if err != nil {
-			return err
-		}
-		h.Name = rest[0]
-		return withAgent(*socket, func(c *control.Client) error {
-			put, err := c.PutHost(ctx, h)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(std.out, "%s is listed: programs that use the proxy get the card's certificate there.\n", put.Name)
-			fmt.Fprintf(std.out, "Programs must trust its local root: kortti trust print %s > root.pem\n", put.Name)
-			return nil
-		})
-	case "remove":
-		rest, err := parse(fs, args[1:], 1, 1)
-		if err != nil {
-			return err
-		}
-		return withAgent(*socket, func(c *control.Client) error {
-			if err := c.DeleteHost(ctx, rest[0]); err != nil {
-				return err
-			}
-			fmt.Fprintf(std.out, "%s is not listed any more. Its local root is deleted here; remove it from programs that you gave it to.\n", rest[0])
-			return nil
-		})
-	}
-	return usageError(fmt.Sprintf("%q is none of list, add, remove", args[0]))
-}
+const hostsUsage = "list | add HOST | remove HOST"
 
-func listHosts(ctx context.Context, std stdio, c *control.Client, asJSON bool) error {
-	hosts, err := c.Hosts(ctx)
+func runHosts(ctx context.Context, std stdio, args []string) error {
+	what, args, err := verb(std, "hosts", hostsUsage, args)
 	if err != nil {
 		return err
 	}
-	if asJSON {
+	switch what {
+	case "add":
+		return addHost(ctx, std, args)
+	case "remove":
+		return removeHost(ctx, std, args)
+	}
+	return listHosts(ctx, std, args)
+}
+
+func addHost(ctx context.Context, std stdio, args []string) error {
+	fs := newFlags(std, "hosts add", "HOST")
+	socket := socketFlag(fs)
+	h := control.Host{}
+	fs.StringVar(&h.Card, "card", "auto", "always use the certificate with this `SHA-256` there (see: kortti certs --json), or auto")
+	fs.StringVar(&h.Consent, "consent", "ask", "what happens when a program wants to use the card there for the first time: `ask|always`")
+	fs.StringVar(&h.Address, "address", "", "connect to this `HOST:PORT` instead of asking DNS")
+	fs.StringVar(&h.TLSRoots, "tls-roots", "", "PEM `FILE` with extra roots for the host's own certificate")
+	rest, err := parse(fs, args)
+	if err != nil {
+		return err
+	}
+	h.Name = rest[0]
+	if h.TLSRoots != "" { // the agent has another working directory
+		if h.TLSRoots, err = filepath.Abs(h.TLSRoots); err != nil {
+			return err
+		}
+	}
+	return withAgent(*socket, func(c *control.Client) error {
+		put, err := c.PutHost(ctx, h)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(std.out, "%s is listed: programs that use the proxy get the card's certificate there.\n", put.Name)
+		fmt.Fprintf(std.out, "Programs must trust its local root: kortti trust print %s > root.pem\n", put.Name)
+		fmt.Fprintln(std.out, "A browser that is open must be started again afterwards.")
+		return nil
+	})
+}
+
+func removeHost(ctx context.Context, std stdio, args []string) error {
+	fs := newFlags(std, "hosts remove", "HOST")
+	socket := socketFlag(fs)
+	rest, err := parse(fs, args)
+	if err != nil {
+		return err
+	}
+	return withAgent(*socket, func(c *control.Client) error {
+		if err := c.DeleteHost(ctx, rest[0]); err != nil {
+			return aboutHost(rest[0], err)
+		}
+		fmt.Fprintf(std.out, "%s is not listed any more. Its local root is deleted here; remove it from programs that you gave it to.\n", rest[0])
+		return nil
+	})
+}
+
+// aboutHost puts the name into the agent's answer that there is no such host.
+func aboutHost(name string, err error) error {
+	var ce *control.Error
+	if errors.As(err, &ce) && ce.Code == control.CodeNotFound {
+		return &control.Error{Code: ce.Code, Message: name + " is not a listed host", Hint: ce.Hint}
+	}
+	return err
+}
+
+func listHosts(ctx context.Context, std stdio, args []string) error {
+	fs := newFlags(std, "hosts list", "")
+	socket := socketFlag(fs)
+	asJSON := jsonFlag(fs)
+	if _, err := parse(fs, args); err != nil {
+		return err
+	}
+	var hosts []control.Host
+	err := withAgent(*socket, func(c *control.Client) (err error) {
+		hosts, err = c.Hosts(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if *asJSON {
 		return printJSON(std.out, hosts)
 	}
 	if len(hosts) == 0 {
@@ -82,21 +115,24 @@ func listHosts(ctx context.Context, std stdio, c *control.Client, asJSON bool) e
 	return tw.Flush()
 }
 
+const trustUsage = "print HOST"
+
 func runTrust(ctx context.Context, std stdio, args []string) error {
-	if len(args) == 0 || args[0] != "print" {
-		return usageError("say print HOST")
+	_, args, err := verb(std, "trust", trustUsage, args)
+	if err != nil {
+		return err
 	}
-	fs := flags(std, "trust print")
+	fs := newFlags(std, "trust print", "HOST")
 	socket := socketFlag(fs)
-	asJSON := fs.Bool("json", false, "machine-readable output")
-	rest, err := parse(fs, args[1:], 1, 1)
+	asJSON := jsonFlag(fs)
+	rest, err := parse(fs, args)
 	if err != nil {
 		return err
 	}
 	return withAgent(*socket, func(c *control.Client) error {
 		root, err := c.Trust(ctx, rest[0])
 		if err != nil {
-			return err
+			return aboutHost(rest[0], err)
 		}
 		if *asJSON {
 			return printJSON(std.out, root)
@@ -107,17 +143,17 @@ func runTrust(ctx context.Context, std stdio, args []string) error {
 }
 
 func runWhy(ctx context.Context, std stdio, args []string) error {
-	fs := flags(std, "why")
+	fs := newFlags(std, "why", "HOST")
 	socket := socketFlag(fs)
-	asJSON := fs.Bool("json", false, "machine-readable output")
-	rest, err := parse(fs, args, 1, 1)
+	asJSON := jsonFlag(fs)
+	rest, err := parse(fs, args)
 	if err != nil {
 		return err
 	}
 	return withAgent(*socket, func(c *control.Client) error {
 		why, err := c.Why(ctx, rest[0])
 		if err != nil {
-			return err
+			return aboutHost(rest[0], err)
 		}
 		if *asJSON {
 			return printJSON(std.out, why)
@@ -153,31 +189,6 @@ func printWhy(std stdio, why control.Why) {
 	if len(why.Rows) == 0 {
 		fmt.Fprintln(std.out, "No card with a certificate is inserted.")
 	}
-}
-
-func runAudit(ctx context.Context, std stdio, args []string) error {
-	fs := flags(std, "audit")
-	socket := socketFlag(fs)
-	asJSON := fs.Bool("json", false, "machine-readable output")
-	limit := fs.Int("n", 50, "how many of the newest `RECORDS`")
-	if _, err := parse(fs, args, 0, 0); err != nil {
-		return err
-	}
-	return withAgent(*socket, func(c *control.Client) error {
-		records, err := c.Audit(ctx, *limit)
-		if err != nil {
-			return err
-		}
-		if *asJSON {
-			return printJSON(std.out, records)
-		}
-		tw := tabwriter.NewWriter(std.out, 0, 0, 2, ' ', 0)
-		for _, r := range records {
-			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Time.Local().Format(time.DateTime),
-				r.Decision, r.Host, r.Program, short(r.Certificate), r.Reason)
-		}
-		return tw.Flush()
-	})
 }
 
 // short is the beginning of a SHA-256, enough to tell certificates apart.

@@ -52,11 +52,11 @@ func commands() []command {
 		{"unlock", "[CARD]", "ask for the PIN and unlock the card", runUnlock},
 		{"lock", "[CARD]", "lock the card, or all cards", runLock},
 		{"prompt", "[--once]", "answer the agent's questions on this terminal", runPrompt},
-		{"hosts", "list | add HOST | remove HOST", "the hosts that get the card's certificate", runHosts},
-		{"trust", "print HOST", "the local root certificate of a listed host, for curl and others", runTrust},
+		{"hosts", hostsUsage, "the hosts that get the card's certificate", runHosts},
+		{"trust", trustUsage, "the local root certificate of a listed host, for curl and others", runTrust},
 		{"why", "HOST", "which certificate a host would get, and why", runWhy},
 		{"audit", "[--json]", "what the agent decided", runAudit},
-		{"testcard", "create | list | delete | pull | insert", "test cards made with SoftHSM", runTestcard},
+		{"testcard", testcardUsage, "test cards made with SoftHSM", runTestcard},
 		{"demo", "[--keep]", "a test card logs in to a demo service, from end to end", runDemo},
 		{"version", "", "the version of this program", runVersion},
 	}
@@ -71,17 +71,24 @@ func main() {
 }
 
 func run(ctx context.Context, std stdio, args []string) int {
-	if len(args) == 0 || args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
+	switch {
+	case len(args) == 0, len(args) == 1 && isHelp(args[0]):
 		printUsage(std.out)
 		return exitDone
+	case args[0] == "help":
+		args = append(args[1:], "--help")
 	}
 	for _, c := range commands() {
 		if c.name == args[0] {
 			return report(std.err, c, c.run(ctx, std, args[1:]))
 		}
 	}
-	fmt.Fprintf(std.err, "kortti: there is no command %q; `kortti help` lists them\n", args[0])
+	fmt.Fprintf(std.err, "kortti: there is no command %q\nSee the commands with: kortti help\n", args[0])
 	return exitUsage
+}
+
+func isHelp(arg string) bool {
+	return arg == "help" || arg == "-h" || arg == "-help" || arg == "--help"
 }
 
 func printUsage(w io.Writer) {
@@ -93,29 +100,26 @@ func printUsage(w io.Writer) {
 	}
 	tw.Flush()
 	fmt.Fprintln(w)
+	fmt.Fprintln(w, "The flags of a command: kortti COMMAND --help")
+	fmt.Fprintln(w, "Exit codes: 0 done, 1 failed, 2 wrong use, 3 no card, 4 PIN refused or cancelled, 5 PIN locked")
 	fmt.Fprintln(w, "Start with: kortti agent")
 }
 
-// usageError is a wrong use of the command line.
-type usageError string
-
-func (e usageError) Error() string { return string(e) }
-
 // report prints an error with what to do next and turns it into an exit code.
 func report(w io.Writer, c command, err error) int {
-	var usage usageError
+	var usage *usageError
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return exitDone
 	case errors.As(err, &usage):
-		fmt.Fprintf(w, "kortti %s: %s\nuse: kortti %s\n", c.name, usage, strings.TrimSpace(c.name+" "+c.usage))
+		use := usage.use
+		if use == "" {
+			use = strings.TrimSpace(c.name + " " + c.usage)
+		}
+		fmt.Fprintf(w, "kortti %s: %s\nUse: kortti %s\n", c.name, usage.text, use)
 		return exitUsage
 	}
-	message, hint := err.Error(), card.Hint(err)
-	var ce *control.Error
-	if errors.As(err, &ce) {
-		message, hint = ce.Message, ce.Hint
-	}
+	message, hint := describe(err)
 	fmt.Fprintf(w, "kortti %s: %s\n", c.name, message)
 	if hint != "" {
 		fmt.Fprintln(w, hint)
@@ -123,40 +127,17 @@ func report(w io.Writer, c command, err error) int {
 	return exitCode(err)
 }
 
-// flags makes the flag set of a command; parse errors become usage errors.
-func flags(std stdio, name string) *flag.FlagSet {
-	fs := flag.NewFlagSet("kortti "+name, flag.ContinueOnError)
-	fs.SetOutput(std.err)
-	return fs
-}
-
-// parse lets flags stand before and after the other arguments and checks that
-// between least and most of those are given.
-func parse(fs *flag.FlagSet, args []string, least, most int) ([]string, error) {
-	var rest []string
-	for {
-		if err := fs.Parse(args); err != nil {
-			if errors.Is(err, flag.ErrHelp) {
-				return nil, err
-			}
-			return nil, usageError("see above")
-		}
-		if fs.NArg() == 0 {
-			break
-		}
-		rest, args = append(rest, fs.Arg(0)), fs.Args()[1:]
+// describe says what went wrong and, in a sentence of its own, what to do.
+func describe(err error) (message, hint string) {
+	var ce *control.Error
+	if errors.As(err, &ce) {
+		return ce.Message, ce.Hint
 	}
-	switch {
-	case len(rest) < least:
-		return nil, usageError("something is missing")
-	case len(rest) > most:
-		return nil, usageError(fmt.Sprintf("%q is too much", rest[most]))
-	}
-	return rest, nil
+	return err.Error(), card.Hint(err)
 }
 
 func runVersion(_ context.Context, std stdio, args []string) error {
-	if _, err := parse(flags(std, "version"), args, 0, 0); err != nil {
+	if _, err := parse(newFlags(std, "version", ""), args); err != nil {
 		return err
 	}
 	fmt.Fprintf(std.out, "kortti %s\n", version)

@@ -1,32 +1,78 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
-
-	"golang.org/x/term"
+	"sync"
+	"time"
 
 	"github.com/kortti-id/kortti/agent/control"
 )
 
-// errPINCancelled is the person's Ctrl-C or empty PIN at a question.
-var errPINCancelled = errors.New("cancelled; the card was not asked")
+// cancelTime bounds the farewell to an agent that may be ending too.
+const cancelTime = 3 * time.Second
 
-// maxPIN bounds what is read as a PIN, in bytes; the longest FINeID PIN has 12
-// digits, PKCS#11 modules take up to 255.
-const maxPIN = 255
+// questions are the agent's open prompts, each with a context that ends when
+// the agent closes it: answered elsewhere, expired, the card pulled.
+type questions struct {
+	mu   sync.Mutex // guards open
+	open map[string]context.CancelCauseFunc
+}
+
+// begin returns the context of a prompt; known tells that it has one already.
+func (q *questions) begin(ctx context.Context, id string) (_ context.Context, known bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.open[id] != nil {
+		return ctx, true
+	}
+	if q.open == nil {
+		q.open = map[string]context.CancelCauseFunc{}
+	}
+	ctx, q.open[id] = context.WithCancelCause(ctx)
+	return ctx, false
+}
+
+func (q *questions) end(id, reason string) {
+	if reason == "" {
+		reason = "it was answered elsewhere"
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if cancel := q.open[id]; cancel != nil {
+		cancel(&control.Error{Code: control.CodeExpired, Message: "the question is not open any more: " + reason})
+		delete(q.open, id)
+	}
+}
+
+// follow reads the agent's events until the stream ends and hands each prompt
+// that opens to opened.
+func (q *questions) follow(stream *control.Stream, opened func(control.Prompt)) error {
+	for {
+		ev, err := stream.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return errors.New("the agent has ended")
+		case err != nil:
+			return err
+		case ev.Prompt == nil:
+		case ev.Kind == control.EventPromptClosed:
+			q.end(ev.Prompt.ID, ev.Reason)
+		case ev.Kind == control.EventPrompt && !ev.Prompt.Leased:
+			opened(*ev.Prompt)
+		}
+	}
+}
 
 func runPrompt(ctx context.Context, std stdio, args []string) error {
-	fs := flags(std, "prompt")
+	fs := newFlags(std, "prompt", "")
 	socket := socketFlag(fs)
 	once := fs.Bool("once", false, "end after one answer")
-	if _, err := parse(fs, args, 0, 0); err != nil {
+	if _, err := parse(fs, args); err != nil {
 		return err
 	}
 	return withAgent(*socket, func(c *control.Client) error {
@@ -34,43 +80,73 @@ func runPrompt(ctx context.Context, std stdio, args []string) error {
 		if err != nil {
 			return err
 		}
-		defer stream.Close()
 		fmt.Fprintln(std.err, "Waiting for the agent's questions (Ctrl-C ends this) ...")
-		for {
-			ev, err := stream.Next()
-			switch {
-			case ctx.Err() != nil:
-				return nil
-			case errors.Is(err, io.EOF):
-				return errors.New("the agent has ended")
-			case err != nil:
-				return err
-			case ev.Kind != control.EventPrompt || ev.Prompt == nil || ev.Prompt.Leased:
-				continue
+		type question struct {
+			control.Prompt
+			ctx context.Context
+		}
+		var open questions
+		queue, ended := make(chan question, 64), make(chan error, 1)
+		go func() {
+			defer close(queue)
+			ended <- open.follow(stream, func(p control.Prompt) {
+				if ctx, known := open.begin(ctx, p.ID); !known {
+					queue <- question{p, ctx}
+				}
+			})
+		}()
+		said := "" // what the person has just read
+		for q := range queue {
+			if q.Message == said {
+				q.Message = ""
 			}
-			err = answer(ctx, std, c, *ev.Prompt)
-			if *once {
+			err := answer(ctx, q.ctx, std, c, q.Prompt)
+			if *once && !notOurs(err) {
+				stream.Close()
+				for range queue { // until follow has ended
+				}
 				return err
 			}
-			if err != nil {
-				fmt.Fprintf(std.err, "%v\n", err)
+			if said = ""; err != nil && ctx.Err() == nil {
+				said = err.Error()
+				message, hint := describe(err)
+				fmt.Fprintln(std.err, strings.TrimSpace(message+"\n"+hint))
 			}
 		}
+		stream.Close()
+		err = <-ended
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
 	})
 }
 
-// answer takes the lease of a prompt, asks the person and sends the answer.
-func answer(ctx context.Context, std stdio, c *control.Client, p control.Prompt) error {
+// notOurs tells that a question went without an answer of ours.
+func notOurs(err error) bool {
+	var ce *control.Error
+	return errors.As(err, &ce) && (ce.Code == control.CodeExpired || ce.Code == control.CodeLeased || ce.Code == control.CodeNotFound)
+}
+
+// answer takes the lease of a prompt, asks the person while open lasts and sends
+// the answer.
+func answer(ctx, open context.Context, std stdio, c *control.Client, p control.Prompt) error {
 	lease, err := c.Lease(ctx, p.ID)
 	if err != nil {
 		return err
 	}
-	a, err := ask(std, p)
+	a, err := ask(open, std, p)
 	if err != nil {
-		if !errors.Is(err, errPINCancelled) {
-			return err
+		if ctx.Err() == nil && open.Err() != nil {
+			return err // there is nothing left to cancel
 		}
-		_, cancelErr := c.Answer(ctx, p.ID, control.Answer{LeaseToken: lease, Cancel: true})
+		// Also at Ctrl-C: who waits for the answer should not wait on.
+		limit, done := context.WithTimeout(context.WithoutCancel(ctx), cancelTime)
+		defer done()
+		_, cancelErr := c.Answer(limit, p.ID, control.Answer{LeaseToken: lease, Cancel: true})
+		if ctx.Err() != nil {
+			err = errPINCancelled
+		}
 		return errors.Join(err, cancelErr)
 	}
 	a.LeaseToken = lease
@@ -78,38 +154,66 @@ func answer(ctx context.Context, std stdio, c *control.Client, p control.Prompt)
 		fmt.Fprintln(std.err, "Enter the PIN on the reader now.")
 	}
 	if _, err := c.Answer(ctx, p.ID, a); err != nil {
-		return err
+		return withLengths(err, p)
 	}
-	if p.Kind == control.PromptPIN {
+	switch {
+	case p.Kind == control.PromptPIN:
 		fmt.Fprintln(std.err, "The card is unlocked.")
+	case a.Allow != nil && *a.Allow:
+		fmt.Fprintln(std.err, "Allowed.")
+	case a.Allow != nil:
+		fmt.Fprintln(std.err, "Not allowed.")
 	}
 	return nil
 }
 
+// withLengths says how long this card's PIN is where the length was wrong.
+func withLengths(err error, p control.Prompt) error {
+	var ce *control.Error
+	if errors.As(err, &ce) && ce.Code == control.CodePINLength && p.MaxPIN > 0 {
+		hint := fmt.Sprintf("Enter a PIN of %d to %d characters. The card was not asked.", p.MinPIN, p.MaxPIN)
+		return &control.Error{Code: ce.Code, Message: ce.Message, Hint: hint}
+	}
+	return err
+}
+
 // ask puts one prompt to the person and returns the answer, without lease.
-func ask(std stdio, p control.Prompt) (control.Answer, error) {
+func ask(ctx context.Context, std stdio, p control.Prompt) (control.Answer, error) {
 	if p.Message != "" {
 		fmt.Fprintln(std.err, p.Message)
 	}
 	switch p.Kind {
 	case control.PromptConsent:
-		ok, err := yes(std, fmt.Sprintf("May %s use the card of %s at %s? [y/N] ", p.Program, p.Name, p.Host))
-		return control.Answer{Allow: &ok, Remember: ok}, err
+		return askConsent(ctx, std, p)
 	case control.PromptCertificate:
-		return askCertificate(std, p)
+		return askCertificate(ctx, std, p)
 	case control.PromptPIN:
-		return askPIN(std, p)
+		return askPIN(ctx, std, p)
 	}
 	return control.Answer{}, fmt.Errorf("this program is too old for a prompt of the kind %q; update it", p.Kind)
 }
 
-func askPIN(std stdio, p control.Prompt) (control.Answer, error) {
+func askConsent(ctx context.Context, std stdio, p control.Prompt) (control.Answer, error) {
+	var names []string
+	for _, c := range p.Candidates {
+		names = append(names, c.Name)
+	}
+	whose := strings.Join(names, " or ")
+	if whose == "" {
+		whose = p.Name
+	}
+	ok, err := yes(ctx, std, fmt.Sprintf("May %s use the card of %s at %s? [y/N] ", p.Program, whose, p.Host))
+	return control.Answer{Allow: &ok, Remember: ok}, err
+}
+
+func askPIN(ctx context.Context, std stdio, p control.Prompt) (control.Answer, error) {
 	if p.Host != "" {
-		fmt.Fprintf(std.err, "%s wants to log in to %s.\n", orUnknown(p.Program), p.Host)
+		fmt.Fprintf(std.err, "Login to %s for %s\n", p.Host, p.Program)
 	}
 	a := control.Answer{}
-	if p.FinalTry {
-		ok, err := yes(std, "This is the LAST try: a wrong PIN locks the card. Go on? [y/N] ")
+	switch {
+	case p.FinalTry:
+		ok, err := yes(ctx, std, "This is the LAST try: a wrong PIN locks the card. Go on? [y/N] ")
 		if err != nil {
 			return a, err
 		}
@@ -117,6 +221,8 @@ func askPIN(std stdio, p control.Prompt) (control.Answer, error) {
 			return a, errPINCancelled
 		}
 		a.ConfirmFinal = true
+	case p.CountLow:
+		fmt.Fprintln(std.err, "The last PIN entered was wrong; too many wrong PINs lock the card.")
 	}
 	if p.PinPad {
 		allow := true
@@ -127,17 +233,17 @@ func askPIN(std stdio, p control.Prompt) (control.Answer, error) {
 	if p.Name != "" {
 		who += " (" + p.Name + ")"
 	}
-	pin, err := readPIN(std, fmt.Sprintf("PIN of %s: ", who))
+	pin, err := readPIN(ctx, std, fmt.Sprintf("PIN of %s: ", who))
 	a.PIN = pin
 	return a, err
 }
 
-func askCertificate(std stdio, p control.Prompt) (control.Answer, error) {
+func askCertificate(ctx context.Context, std stdio, p control.Prompt) (control.Answer, error) {
 	fmt.Fprintf(std.err, "Which certificate for %s?\n", p.Host)
 	for i, c := range p.Candidates {
 		fmt.Fprintf(std.err, "  %d  %s, %s, issued by %s\n", i+1, c.Name, short(c.SHA256), c.Issuer)
 	}
-	line, err := readLine(std, "Number (empty = none): ")
+	line, err := readLine(ctx, std, "Number (empty = none): ")
 	if err != nil {
 		return control.Answer{}, err
 	}
@@ -146,71 +252,4 @@ func askCertificate(std stdio, p control.Prompt) (control.Answer, error) {
 		return control.Answer{}, errPINCancelled
 	}
 	return control.Answer{Certificate: p.Candidates[n-1].SHA256, Remember: true}, nil
-}
-
-func orUnknown(program string) string {
-	if program == "" {
-		return "A program"
-	}
-	return program
-}
-
-func yes(std stdio, question string) (bool, error) {
-	line, err := readLine(std, question)
-	line = strings.ToLower(line)
-	return line == "y" || line == "yes", err
-}
-
-func readLine(std stdio, question string) (string, error) {
-	fmt.Fprint(std.err, question)
-	line, err := bufio.NewReader(oneByte{std.in}).ReadString('\n')
-	if err != nil && line == "" {
-		return "", errPINCancelled
-	}
-	return strings.TrimSpace(line), nil
-}
-
-// oneByte keeps bufio from reading past the line: the next question reads on.
-type oneByte struct{ r io.Reader }
-
-func (o oneByte) Read(p []byte) (int, error) { return o.r.Read(p[:min(1, len(p))]) }
-
-// readPIN reads a PIN without echo into one buffer that never moves, so that
-// no copy of it stays behind; the caller wipes it. From a pipe it reads a line.
-func readPIN(std stdio, question string) (control.Secret, error) {
-	fmt.Fprint(std.err, question)
-	if f, ok := std.in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		state, err := term.MakeRaw(int(f.Fd()))
-		if err != nil {
-			return nil, fmt.Errorf("switch off the echo of this terminal: %w", err)
-		}
-		defer fmt.Fprint(std.err, "\r\n")
-		defer term.Restore(int(f.Fd()), state)
-	}
-	pin := make(control.Secret, 0, maxPIN)
-	for b := make([]byte, 1); ; {
-		n, err := std.in.Read(b)
-		switch {
-		case n == 0 && err == nil:
-			continue
-		case err != nil && len(pin) == 0:
-			return nil, errPINCancelled
-		case err != nil, b[0] == '\r', b[0] == '\n':
-			if len(pin) == 0 {
-				return nil, errPINCancelled
-			}
-			clear(b)
-			return pin, nil
-		case b[0] == 3 || b[0] == 4 || b[0] == 27: // Ctrl-C, Ctrl-D, Escape
-			pin.Wipe()
-			return nil, errPINCancelled
-		case b[0] == 127 || b[0] == 8:
-			if len(pin) > 0 {
-				pin[len(pin)-1] = 0
-				pin = pin[:len(pin)-1]
-			}
-		case len(pin) < maxPIN:
-			pin = append(pin, b[0])
-		}
-	}
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"path/filepath"
+	"slices"
 	"text/tabwriter"
 	"time"
 
 	"github.com/kortti-id/kortti/agent"
+	"github.com/kortti-id/kortti/agent/config"
 	"github.com/kortti-id/kortti/agent/control"
 	"github.com/kortti-id/kortti/card"
 )
@@ -17,10 +19,10 @@ import (
 const inventoryTime = 30 * time.Second
 
 func runStatus(ctx context.Context, std stdio, args []string) error {
-	fs := flags(std, "status")
+	fs := newFlags(std, "status", "")
 	socket := socketFlag(fs)
-	asJSON := fs.Bool("json", false, "machine-readable output")
-	if _, err := parse(fs, args, 0, 0); err != nil {
+	asJSON := jsonFlag(fs)
+	if _, err := parse(fs, args); err != nil {
 		return err
 	}
 	return withAgent(*socket, func(c *control.Client) error {
@@ -31,14 +33,14 @@ func runStatus(ctx context.Context, std stdio, args []string) error {
 		if *asJSON {
 			return printJSON(std.out, s)
 		}
-		fmt.Fprintf(std.out, "The agent runs since %v, process %d, proxy %s.\n", time.Duration(s.Uptime)*time.Second, s.PID, s.Proxy)
+		fmt.Fprintf(std.out, "The agent has run for %v, process %d, proxy %s.\n", time.Duration(s.Uptime)*time.Second, s.PID, s.Proxy)
 		for _, c := range s.Cards {
 			fmt.Fprintf(std.out, "Card %q: %s\n", c.Label, c.State)
 		}
 		if len(s.Cards) == 0 {
 			fmt.Fprintln(std.out, "No card is inserted.")
 		}
-		fmt.Fprintf(std.out, "Requests %d, signatures %d, signatures avoided %d, PIN and other questions %d.\n",
+		fmt.Fprintf(std.out, "Requests %d, signatures %d, signatures avoided %d, questions to you %d.\n",
 			s.Counters.Requests, s.Counters.Signatures, s.Counters.SignaturesAvoided, s.Counters.Prompts)
 		return nil
 	})
@@ -50,26 +52,23 @@ func runCards(ctx context.Context, std stdio, args []string) error {
 		return err
 	}
 	if asJSON {
-		return printJSON(std.out, cards)
+		return errors.Join(printJSON(std.out, cards), noCards(cards))
 	}
-	printModuleErrors(std, cards)
-	tw := tabwriter.NewWriter(std.out, 0, 0, 2, ' ', 0)
-	found := false
-	for _, r := range cards.Readers {
-		if r.Card == nil {
-			fmt.Fprintf(tw, "%s\tempty\n", r.Name)
-			continue
+	if len(cards.Readers) > 0 {
+		tw := tabwriter.NewWriter(std.out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(tw, "READER\tCARD\tMODEL\tSTATE")
+		for _, r := range cards.Readers {
+			if r.Card == nil {
+				fmt.Fprintf(tw, "%s\t\t\tempty\n", r.Name)
+				continue
+			}
+			fmt.Fprintf(tw, "%s\t%s\t%s %s\t%s%s\n", r.Name, r.Card.Label, r.Card.Manufacturer, r.Card.Model, r.Card.State, pinNotes(r.Card.PIN))
 		}
-		found = true
-		fmt.Fprintf(tw, "%s\t%s\t%s %s\t%s%s\n", r.Name, r.Card.Label, r.Card.Manufacturer, r.Card.Model, r.Card.State, pinNotes(r.Card.PIN))
+		if err := tw.Flush(); err != nil {
+			return err
+		}
 	}
-	if err := tw.Flush(); err != nil {
-		return err
-	}
-	if !found {
-		return errNoCard
-	}
-	return nil
+	return moduleErrors(std, cards)
 }
 
 func runCerts(ctx context.Context, std stdio, args []string) error {
@@ -84,40 +83,63 @@ func runCerts(ctx context.Context, std stdio, args []string) error {
 		}
 	}
 	if asJSON {
-		return printJSON(std.out, certs)
+		return errors.Join(printJSON(std.out, certs), noCards(cards))
 	}
-	printModuleErrors(std, cards)
-	if len(certs) == 0 {
-		return errNoCard
-	}
-	tw := tabwriter.NewWriter(std.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "SHA-256\tNAME\tPURPOSE\tKEY\tVALID UNTIL\tLOGIN")
-	for _, c := range certs {
-		login := "yes"
-		if !c.Login {
-			login = "no: " + c.WhyNot
+	if len(certs) > 0 {
+		slices.SortStableFunc(certs, loginFirst)
+		tw := tabwriter.NewWriter(std.out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(tw, "SHA-256\tNAME\tPURPOSE\tKEY\tVALID UNTIL\tLOGIN")
+		for _, c := range certs {
+			login := "yes"
+			if !c.Login {
+				login = "no: " + c.WhyNot
+			}
+			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", short(c.SHA256), c.Name, c.Purpose, c.Key, c.NotAfter.Local().Format(time.DateOnly), login)
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", short(c.SHA256), c.Name, c.Purpose, c.Key, c.NotAfter.Local().Format(time.DateOnly), login)
+		if err := tw.Flush(); err != nil {
+			return err
+		}
 	}
-	return tw.Flush()
+	err = moduleErrors(std, cards)
+	if err == nil && len(certs) == 0 {
+		fmt.Fprintln(std.out, "The card holds no certificate.")
+	}
+	return err
+}
+
+func loginFirst(a, b control.Certificate) int {
+	switch {
+	case a.Login == b.Login:
+		return 0
+	case a.Login:
+		return -1
+	}
+	return 1
 }
 
 // inventory asks the agent for the cards, or looks by itself when none runs.
 func inventory(ctx context.Context, std stdio, name string, args []string) (control.Cards, bool, error) {
-	fs := flags(std, name)
+	fs := newFlags(std, name, "")
 	socket := socketFlag(fs)
 	module := fs.String("module", "", "look through this PKCS#11 `MODULE` and not through the agent")
-	asJSON := fs.Bool("json", false, "machine-readable output")
-	if _, err := parse(fs, args, 0, 0); err != nil {
+	asJSON := jsonFlag(fs)
+	if _, err := parse(fs, args); err != nil {
 		return control.Cards{}, false, err
 	}
 	if *module != "" {
-		cards, err := look(ctx, *module)
+		path, err := filepath.Abs(*module)
+		if err != nil {
+			return control.Cards{}, false, err
+		}
+		cards, err := look(ctx, path)
 		return cards, *asJSON, err
 	}
 	cards, err := askAgent(ctx, *socket)
 	if errors.Is(err, control.ErrNotRunning) || errors.Is(err, control.ErrNoRuntimeDir) {
-		cards, err = look(ctx, "auto")
+		var cfg *config.Config
+		if cfg, err = config.Load(""); err == nil {
+			cards, err = look(ctx, cfg.Card.Modules...)
+		}
 	}
 	return cards, *asJSON, err
 }
@@ -140,20 +162,39 @@ func look(ctx context.Context, modules ...string) (control.Cards, error) {
 	}
 	defer m.Close()
 	if err := m.Wait(ctx); err != nil {
-		return control.Cards{}, err
+		return control.Cards{}, fmt.Errorf("read the cards: %w", err)
 	}
 	return agent.CardsOf(m.Snapshot()), nil
 }
 
-func printModuleErrors(std stdio, cards control.Cards) {
+// moduleErrors is noCards, after it has shown the errors of modules beside
+// which cards were found all the same.
+func moduleErrors(std stdio, cards control.Cards) error {
+	err := noCards(cards)
+	var failed *control.Error
 	for _, m := range cards.Modules {
-		if m.Error != "" {
-			fmt.Fprintf(std.err, "module %s: %s\n", m.Path, strings.TrimSpace(m.Error+" "+m.Hint))
+		if m.Error != "" && (!errors.As(err, &failed) || failed.Message != m.Error) {
+			fmt.Fprintf(std.err, "%s\n%s\n", m.Error, m.Hint)
 		}
 	}
-	if len(cards.Modules) == 0 {
-		fmt.Fprintln(std.err, "No PKCS#11 module was found. Install one for your card (for FINeID: the Atostek ID software, or OpenSC 0.27 or newer).")
+	return err
+}
+
+// noCards tells why there is no card to list, if there is none: a module that
+// cannot be used comes first, because a card may well be inserted then.
+func noCards(cards control.Cards) error {
+	if slices.ContainsFunc(cards.Readers, func(r control.Reader) bool { return r.Card != nil }) {
+		return nil
 	}
+	for _, m := range cards.Modules {
+		if m.Error != "" {
+			return &control.Error{Code: "module", Message: m.Error, Hint: m.Hint}
+		}
+	}
+	if len(cards.Readers) == 0 {
+		return &control.Error{Code: control.CodeNoReader, Message: "no card reader was found", Hint: card.Hint(card.ErrNoReader)}
+	}
+	return &control.Error{Code: control.CodeNoCard, Message: "no card is inserted", Hint: "Insert your card and try again."}
 }
 
 // pinNotes says what a person should know of the PIN before entering it.
@@ -164,7 +205,40 @@ func pinNotes(p control.PIN) string {
 	case p.FinalTry:
 		return ", LAST PIN try"
 	case p.CountLow:
-		return ", few PIN tries left"
+		return ", a wrong PIN was entered last"
 	}
 	return ""
+}
+
+func runAudit(ctx context.Context, std stdio, args []string) error {
+	fs := newFlags(std, "audit", "")
+	socket := socketFlag(fs)
+	asJSON := jsonFlag(fs)
+	limit := fs.Int("n", 50, "how many of the newest `RECORDS`")
+	if _, err := parse(fs, args); err != nil {
+		return err
+	}
+	if *limit < 1 {
+		return &usageError{"--n must be 1 or more", fs.use()}
+	}
+	return withAgent(*socket, func(c *control.Client) error {
+		records, err := c.Audit(ctx, *limit)
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return printJSON(std.out, records)
+		}
+		if len(records) == 0 {
+			fmt.Fprintln(std.out, "Nothing has been decided yet.")
+			return nil
+		}
+		tw := tabwriter.NewWriter(std.out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(tw, "TIME\tDECISION\tHOST\tPROGRAM\tCERTIFICATE\tREASON")
+		for _, r := range records {
+			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Time.Local().Format(time.DateTime),
+				r.Decision, r.Host, r.Program, short(r.Certificate), r.Reason)
+		}
+		return tw.Flush()
+	})
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/kortti-id/kortti/agent/control"
 	"github.com/kortti-id/kortti/fineid"
 	"github.com/kortti-id/kortti/fineid/fineidtest"
 	"github.com/kortti-id/kortti/softhsm"
@@ -28,24 +29,24 @@ type testcardInfo struct {
 	Counts   softhsm.Counts `json:"counts,omitempty"`
 }
 
+const testcardUsage = "create | list | delete | pull | insert"
+
 func runTestcard(_ context.Context, std stdio, args []string) error {
-	if len(args) == 0 {
-		return usageError("say create, list, delete, pull or insert")
+	what, args, err := verb(std, "testcard", testcardUsage, args)
+	if err != nil {
+		return err
 	}
-	switch verb, rest := args[0], args[1:]; verb {
+	switch what {
 	case "create":
-		return createTestcard(std, rest)
-	case "list":
-		return listTestcards(std, rest)
+		return createTestcard(std, args)
 	case "delete":
-		return onTestcard(std, verb, rest, "deleted", (*softhsm.Card).Delete)
+		return onTestcard(std, what, args, "deleted", (*softhsm.Card).Delete)
 	case "pull":
-		return onTestcard(std, verb, rest, "pulled out", (*softhsm.Card).Pull)
+		return onTestcard(std, what, args, "pulled out", (*softhsm.Card).Pull)
 	case "insert":
-		return onTestcard(std, verb, rest, "inserted", (*softhsm.Card).Insert)
-	default:
-		return usageError(fmt.Sprintf("%q is none of create, list, delete, pull, insert", verb))
+		return onTestcard(std, what, args, "inserted", (*softhsm.Card).Insert)
 	}
+	return listTestcards(std, args)
 }
 
 // testcardDir is where test cards live when nothing else is said.
@@ -62,18 +63,24 @@ func testcardDir() string {
 }
 
 func createTestcard(std stdio, args []string) error {
-	fs := flags(std, "testcard create")
+	fs := newFlags(std, "testcard create", "")
 	dir := fs.String("dir", testcardDir(), "the `FOLDER` that holds the test cards")
 	pki := fs.String("pki", "", "the `FOLDER` of the test PKI, made when it is not there (default: beside the cards)")
-	name := fs.String("name", "card", "the card's folder")
+	name := fs.String("name", "card", "the `NAME` of the card's folder")
 	pin := fs.String("pin", "1234", "the test card's `PIN`; never use a real one")
-	key := fs.String("key", string(softhsm.P384), "rsa2048, rsa3072 or p384")
-	given := fs.String("given", "LIISA", "the invented holder's given name")
-	surname := fs.String("surname", "SPECIMEN-KORTTI", "the invented holder's surname")
-	person := fs.Int("person", 12345, "which invented person: the last five digits of the SATU, after 999")
-	asJSON := fs.Bool("json", false, "machine-readable output")
-	if _, err := parse(fs, args, 0, 0); err != nil {
+	key := fs.String("key", string(softhsm.P384), "`TYPE` of the keys: rsa2048, rsa3072 or p384")
+	given := fs.String("given", "LIISA", "the invented holder's given `NAME`")
+	surname := fs.String("surname", "SPECIMEN-KORTTI", "the invented holder's `SURNAME`")
+	person := fs.Int("person", 12345, "`NUMBER` of the invented person: the last five digits of the SATU, after 999")
+	asJSON := jsonFlag(fs)
+	if _, err := parse(fs, args); err != nil {
 		return err
+	}
+	if *name != filepath.Base(*name) || *name == "." || *name == ".." {
+		return &usageError{fmt.Sprintf("--name %q must be the name of a folder, without /", *name), fs.use()}
+	}
+	if *person < 0 || *person > 99999 {
+		return &usageError{"--person must be from 0 to 99999", fs.use()}
 	}
 	if *pki == "" {
 		*pki = *dir + "-pki"
@@ -88,6 +95,9 @@ func createTestcard(std stdio, args []string) error {
 		return err
 	}
 	c, err := softhsm.Create(filepath.Join(*dir, *name), softhsm.Spec{PIN: *pin, Key: softhsm.KeyType(*key)})
+	if errors.Is(err, softhsm.ErrExists) {
+		return &control.Error{Message: err.Error(), Hint: "Give another --name, or delete that card first: kortti testcard delete"}
+	}
 	if err != nil {
 		return err
 	}
@@ -159,10 +169,10 @@ func personalise(c *softhsm.Card, authority *fineidtest.PKI, given, surname stri
 }
 
 func listTestcards(std stdio, args []string) error {
-	fs := flags(std, "testcard list")
+	fs := newFlags(std, "testcard list", "")
 	dir := fs.String("dir", testcardDir(), "the `FOLDER` that holds the test cards")
-	asJSON := fs.Bool("json", false, "machine-readable output")
-	if _, err := parse(fs, args, 0, 0); err != nil {
+	asJSON := jsonFlag(fs)
+	if _, err := parse(fs, args); err != nil {
 		return err
 	}
 	cards, err := softhsm.List(*dir)
@@ -200,10 +210,10 @@ func listTestcards(std stdio, args []string) error {
 
 // onTestcard does something with one card, named by its folder or by its name
 // in the usual folder.
-func onTestcard(std stdio, verb string, args []string, done string, do func(*softhsm.Card) error) error {
-	fs := flags(std, "testcard "+verb)
+func onTestcard(std stdio, what string, args []string, done string, do func(*softhsm.Card) error) error {
+	fs := newFlags(std, "testcard "+what, "[CARD]")
 	dir := fs.String("dir", testcardDir(), "the `FOLDER` that holds the test cards")
-	rest, err := parse(fs, args, 0, 1)
+	rest, err := parse(fs, args)
 	if err != nil {
 		return err
 	}
@@ -215,8 +225,11 @@ func onTestcard(std stdio, verb string, args []string, done string, do func(*sof
 		name = filepath.Join(*dir, name)
 	}
 	c, err := softhsm.Open(name)
+	if errors.Is(err, softhsm.ErrNoCard) {
+		return &control.Error{Message: err.Error(), Hint: "See the test cards with: kortti testcard list"}
+	}
 	if err != nil {
-		return fmt.Errorf("%w; `kortti testcard list` shows what is there", err)
+		return err
 	}
 	if err := do(c); err != nil {
 		return err

@@ -5,14 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/kortti-id/kortti/agent/control"
 )
 
 func runUnlock(ctx context.Context, std stdio, args []string) error {
-	fs := flags(std, "unlock")
+	fs := newFlags(std, "unlock", "[CARD]")
 	socket := socketFlag(fs)
-	rest, err := parse(fs, args, 0, 1)
+	rest, err := parse(fs, args)
 	if err != nil {
 		return err
 	}
@@ -21,18 +22,52 @@ func runUnlock(ctx context.Context, std stdio, args []string) error {
 		if err != nil {
 			return err
 		}
-		p, err := c.Unlock(ctx, sel)
+		stream, err := c.Events(ctx, false)
 		if err != nil {
 			return err
 		}
-		return answer(ctx, std, c, p)
+		p, err := c.Unlock(ctx, sel)
+		if err != nil {
+			stream.Close()
+			if errors.Is(err, &control.Error{Code: control.CodeUnlocked}) {
+				fmt.Fprintln(std.err, "The card is unlocked already.")
+				return nil
+			}
+			return nothingToUnlock(ctx, c, err)
+		}
+		var open questions
+		while, _ := open.begin(ctx, p.ID)
+		var following sync.WaitGroup
+		following.Go(func() {
+			err := open.follow(stream, func(control.Prompt) {})
+			open.end(p.ID, err.Error())
+		})
+		err = answer(ctx, while, std, c, p)
+		stream.Close()
+		following.Wait()
+		return err
 	})
 }
 
+// nothingToUnlock says more closely why the agent found no card to unlock.
+func nothingToUnlock(ctx context.Context, c *control.Client, err error) error {
+	if exitCode(err) != exitNoCard {
+		return err
+	}
+	cards, cardsErr := c.Cards(ctx)
+	if cardsErr != nil {
+		return err
+	}
+	if err := noCards(cards); err != nil {
+		return err
+	}
+	return &control.Error{Code: control.CodeNoCard, Message: "the inserted card has no certificate for login", Hint: "See why with: kortti certs"}
+}
+
 func runLock(ctx context.Context, std stdio, args []string) error {
-	fs := flags(std, "lock")
+	fs := newFlags(std, "lock", "[CARD]")
 	socket := socketFlag(fs)
-	rest, err := parse(fs, args, 0, 1)
+	rest, err := parse(fs, args)
 	if err != nil {
 		return err
 	}
@@ -49,16 +84,11 @@ func runLock(ctx context.Context, std stdio, args []string) error {
 			return err
 		}
 		for _, s := range status.Cards {
-			if s.State == control.LockNotConfirmed {
-				return errors.New("the card did not confirm that it is locked: another program holds it; pull the card out")
+			if s.State == control.LockNotConfirmed && (sel.Card == "" || sel.Card == s.Card) {
+				return &control.Error{Message: "the card did not confirm that it is locked: another program holds it", Hint: "Pull the card out of the reader."}
 			}
 		}
 		fmt.Fprintln(std.out, "Locked.")
 		return nil
 	})
-}
-
-// hasPrefixFold reports whether s begins with prefix, whatever the case.
-func hasPrefixFold(s, prefix string) bool {
-	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }

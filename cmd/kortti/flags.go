@@ -1,0 +1,104 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+)
+
+// usageError is a wrong use of the command line; use is the right one, "" for
+// that of the whole command.
+type usageError struct{ text, use string }
+
+func (e *usageError) Error() string { return e.text }
+
+func wrongUse(format string, args ...any) error {
+	return &usageError{text: fmt.Sprintf(format, args...)}
+}
+
+// flagSet is a command's flags and the names of the arguments that it takes,
+// those that may be left out in brackets: "HOST", "[CARD]".
+type flagSet struct {
+	*flag.FlagSet
+	args []string
+	out  io.Writer // for help
+}
+
+func newFlags(std stdio, name, args string) *flagSet {
+	fs := &flagSet{flag.NewFlagSet(name, flag.ContinueOnError), strings.Fields(args), std.out}
+	fs.SetOutput(io.Discard) // what package flag says of mistakes is in its error too
+	return fs
+}
+
+func (fs *flagSet) use() string { return strings.Join(append([]string{fs.Name()}, fs.args...), " ") }
+
+// print shows the flags with two dashes, as they are written everywhere else.
+func (fs *flagSet) print() {
+	fmt.Fprintf(fs.out, "Use: kortti %s [flags]\n", fs.use())
+	tw := tabwriter.NewWriter(fs.out, 0, 0, 2, ' ', 0)
+	fs.VisitAll(func(f *flag.Flag) {
+		value, text := flag.UnquoteUsage(f)
+		if f.DefValue != "" && f.DefValue != "false" {
+			text += fmt.Sprintf(" (default: %s)", f.DefValue)
+		}
+		fmt.Fprintf(tw, "  %s\t%s\n", strings.TrimSpace("--"+f.Name+" "+value), text)
+	})
+	tw.Flush()
+}
+
+// parse lets flags stand before and after the other arguments and checks that
+// all of those are given that must be, and none more.
+func parse(fs *flagSet, args []string) ([]string, error) {
+	var rest []string
+	for {
+		if err := fs.Parse(args); err != nil {
+			if errors.Is(err, flag.ErrHelp) {
+				fs.print()
+				return nil, err
+			}
+			return nil, &usageError{err.Error(), fs.use() + " [flags] (--help lists them)"}
+		}
+		if fs.NArg() == 0 {
+			break
+		}
+		rest, args = append(rest, fs.Arg(0)), fs.Args()[1:]
+	}
+	if len(rest) > len(fs.args) {
+		return nil, &usageError{fmt.Sprintf("%q is one argument too many", rest[len(fs.args)]), fs.use()}
+	}
+	for i, name := range fs.args {
+		if !strings.HasPrefix(name, "[") && (i >= len(rest) || rest[i] == "") {
+			return nil, &usageError{name + " is missing", fs.use()}
+		}
+	}
+	return rest, nil
+}
+
+// verb takes the first of args as one of a command's verbs, which usage lists as
+// in "list | add HOST". Asked for help, it shows what each verb takes.
+func verb(std stdio, name, usage string, args []string) (string, []string, error) {
+	uses := strings.Split(usage, " | ")
+	if len(args) > 0 && isHelp(args[0]) {
+		for _, use := range uses {
+			fmt.Fprintf(std.out, "Use: kortti %s %s\n", name, use)
+		}
+		fmt.Fprintf(std.out, "The flags of each: kortti %s %s --help\n", name, strings.Fields(uses[0])[0])
+		return "", nil, flag.ErrHelp
+	}
+	var verbs []string
+	for _, use := range uses {
+		v, _, _ := strings.Cut(use, " ")
+		if len(args) > 0 && args[0] == v {
+			return v, args[1:], nil
+		}
+		verbs = append(verbs, v)
+	}
+	all := strings.Join(verbs, ", ")
+	if len(args) == 0 {
+		return "", nil, wrongUse("say what to do: %s", all)
+	}
+	return "", nil, wrongUse("%q is none of: %s", args[0], all)
+}
