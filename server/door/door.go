@@ -236,9 +236,10 @@ func (d *Door) health(w http.ResponseWriter, r *http.Request) bool {
 }
 
 // sameOrigin refuses what another web site makes a browser send. A WebSocket is
-// opened by a GET, which the standard check lets pass, but it can change things.
+// opened by a GET, which the standard check lets pass, but it can change things;
+// so can any other protocol that takes over from a GET.
 func (d *Door) sameOrigin(r *http.Request) error {
-	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+	if len(r.Header.Values("Upgrade")) > 0 {
 		r = r.Clone(r.Context())
 		r.Method = http.MethodPost
 	}
@@ -271,9 +272,11 @@ func (d *Door) sessionless(p string) bool {
 	return false
 }
 
-// isClean says whether a path is the shortest form of itself.
+// isClean says whether a path is the shortest form of itself for every program
+// that may read it: some take a backslash for a slash, some cut segments off at a
+// semicolon, so that "/api/..;/x" is "/x" to them.
 func isClean(p string) bool {
-	if strings.ContainsAny(p, "\\") {
+	if strings.ContainsAny(p, `\;`) {
 		return false
 	}
 	clean := path.Clean(p)

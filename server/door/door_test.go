@@ -411,6 +411,7 @@ func TestSessionless(t *testing.T) {
 		"/api//docs":     http.StatusUnauthorized,
 		"/docs/":         http.StatusUnauthorized,
 		"/api/..%2Fdocs": http.StatusUnauthorized,
+		"/api/..;/docs":  http.StatusUnauthorized,
 	} {
 		if w := get(path); w.Code != status {
 			t.Errorf("%s: %d, want %d", path, w.Code, status)
@@ -441,8 +442,10 @@ func TestCrossOrigin(t *testing.T) {
 	if w := r.do("GET", "/docs/", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate"); w.Code != http.StatusOK {
 		t.Errorf("a link from elsewhere: %d", w.Code)
 	}
-	if w := r.do("GET", "/docs/", "Upgrade: websocket", "Origin: https://evil.example"); w.Code != http.StatusForbidden {
-		t.Errorf("a WebSocket from elsewhere: %d", w.Code)
+	for _, protocol := range []string{"websocket", "WebSocket", "h2c, websocket", "x"} {
+		if w := r.do("GET", "/docs/", "Upgrade: "+protocol, "Origin: https://evil.example"); w.Code != http.StatusForbidden {
+			t.Errorf("upgrade to %s from elsewhere: %d", protocol, w.Code)
+		}
 	}
 	for _, headers := range [][]string{{"Sec-Fetch-Site: same-origin"}, {"Origin: https://kortti.example"}, nil} {
 		if w := r.post("/docs/", nil, headers...); w.Code != http.StatusOK {
@@ -482,6 +485,29 @@ func TestFormIsBounded(t *testing.T) {
 		strings.NewReader("next=/docs/&fill="), strings.NewReader(strings.Repeat("x", 1<<20))))
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	expect(t, r.send(req), http.StatusSeeOther, "/inactive")
+}
+
+// deadline notes until when a handler reads.
+type deadline struct {
+	*httptest.ResponseRecorder
+	at time.Time
+}
+
+func (d *deadline) SetReadDeadline(at time.Time) error {
+	d.at = at
+	return nil
+}
+
+// Somebody who sends a form byte by byte is not waited for.
+func TestFormHasADeadline(t *testing.T) {
+	r := newRig(t, nil)
+	for _, path := range []string{"/login", "/logout"} {
+		w := &deadline{ResponseRecorder: httptest.NewRecorder()}
+		r.handler.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "https://kortti.example"+path, nil))
+		if left := time.Until(w.at); left <= 0 || left > time.Minute {
+			t.Errorf("%s reads until %v", path, w.at)
+		}
+	}
 }
 
 func TestConfig(t *testing.T) {

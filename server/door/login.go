@@ -15,7 +15,7 @@ func (d *Door) loginPage(w http.ResponseWriter, r *http.Request, v visit) {
 		d.redirect(w, next)
 	case v.code == CodeInactive:
 		d.redirect(w, withLang(d.InactiveURL, field(r, "lang")))
-	case !v.verified, !v.known && d.Create == users.CreateOff:
+	case !v.identity.Verified(), !v.known && d.Create == users.CreateOff:
 		d.refused(w, r, http.StatusForbidden, v.code)
 	default:
 		profile, err := d.MapUser(v.identity)
@@ -36,7 +36,7 @@ func (d *Door) loginPage(w http.ResponseWriter, r *http.Request, v visit) {
 func (d *Door) login(w http.ResponseWriter, r *http.Request, v visit) {
 	readForm(w, r)
 	next := d.nextOf(field(r, "next"))
-	if !v.verified {
+	if !v.identity.Verified() {
 		d.refused(w, r, http.StatusForbidden, v.code)
 		return
 	}

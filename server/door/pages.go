@@ -19,6 +19,10 @@ var files embed.FS
 // maxForm is the largest form that is read, in bytes.
 const maxForm = 16 << 10
 
+// formTimeout is how long a client may take to send one: whoever drips it would
+// hold a connection for nothing.
+const formTimeout = 10 * time.Second
+
 // parsePages reads the templates. The style is inlined and allowed by its hash,
 // so that no path is taken from the application for it; scripts are not allowed
 // at all.
@@ -42,6 +46,8 @@ func (d *Door) parsePages() error {
 // readForm reads the form of our own pages, all fields of which are optional.
 func readForm(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	// An error means that this kind of connection has no deadlines.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(formTimeout))
 	if err := r.ParseForm(); err != nil {
 		r.Form = r.URL.Query()
 	}

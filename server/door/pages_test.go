@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"strings"
@@ -22,6 +23,19 @@ func newPages(t *testing.T) *Door {
 		t.Fatal(err)
 	}
 	return d
+}
+
+// An Identity that does not come from a Verifier admits nobody, whatever it says.
+func TestIdentityMustBeVerified(t *testing.T) {
+	d := newPages(t)
+	made := visit{presented: true, identity: verify.Identity{Key: "dvv-citizen/99912345V"}}
+	for method, serve := range map[string]func(http.ResponseWriter, *http.Request, visit){"GET": d.loginPage, "POST": d.login} {
+		w := httptest.NewRecorder()
+		serve(w, httptest.NewRequest(method, "https://kortti.example/login", nil), made)
+		if w.Code != http.StatusForbidden {
+			t.Errorf("%s /login: %d", method, w.Code)
+		}
+	}
 }
 
 // Every page in every language: strict headers, no script, texts in place.

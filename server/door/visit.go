@@ -16,9 +16,8 @@ type visit struct {
 	evidence  evidence.Evidence
 	presented bool // a certificate came
 	report    verify.Report
-	verified  bool // identity is set
-	identity  verify.Identity
-	known     bool // user is set
+	identity  verify.Identity // believed only where its Verified says so
+	known     bool            // user is set
 	user      users.User
 	created   bool // the account was made just now
 	loggedIn  bool // session and token are set
@@ -93,7 +92,10 @@ func (d *Door) identify(ctx context.Context, v *visit) error {
 	if err != nil {
 		return err
 	}
-	v.identity, v.verified = identity, true
+	if !identity.Verified() {
+		return errors.New("the verifier gave neither an identity nor a refusal")
+	}
+	v.identity = identity
 	u, err := d.Users.ByKey(ctx, identity.Key)
 	if errors.Is(err, users.ErrUnknown) {
 		return nil
@@ -113,7 +115,7 @@ func (d *Door) endIfOver(ctx context.Context, v *visit) error {
 	var err error
 	switch {
 	case v.session.Certificate != v.evidence.Fingerprint(),
-		v.verified && (!v.known || v.user.ID != v.session.UserID):
+		v.identity.Verified() && (!v.known || v.user.ID != v.session.UserID):
 		code = CodeOtherCertificate
 		err = d.Sessions.End(ctx, v.token)
 	case v.code == verify.CodeRevocationUnknown || v.code == "":

@@ -54,7 +54,7 @@ func (d *Door) whoami(w http.ResponseWriter, _ *http.Request, v visit) {
 	if v.code == "" || v.code == CodeInactive {
 		answer.User = whoamiUser(v.user)
 	}
-	if v.verified {
+	if v.identity.Verified() {
 		answer.Certificate = certificateOf(v.identity.Leaf, v.identity.Fingerprint)
 	}
 	if v.code == "" && v.loggedIn {
