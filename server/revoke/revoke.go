@@ -106,6 +106,9 @@ type known struct {
 	answer verify.Answer
 	until  time.Time     // when it must be asked about again
 	last   verify.Answer // the last answer of a responder, for Grace
+	// unknown: the responder said that the CA never issued it; until it says
+	// otherwise no policy lets the certificate in.
+	unknown bool
 }
 
 // flight is a question under way; its fields are set before done is closed.
@@ -207,8 +210,12 @@ func (c *Client) learn(ctx context.Context, k key, leaf, issuer *x509.Certificat
 		return answer, nil
 	}
 	c.counters.failed.Add(1)
+	if isUnknown(err) {
+		c.answers.Put(k, known{unknown: true})
+		return verify.Answer{}, err
+	}
 	found, _ := c.answers.Get(k)
-	answer, ok := c.fallback(r, found.last, err)
+	answer, ok := c.fallback(r, found, err)
 	if !ok {
 		return verify.Answer{}, err
 	}
@@ -218,9 +225,10 @@ func (c *Client) learn(ctx context.Context, k key, leaf, issuer *x509.Certificat
 
 // fallback is what stands in for an answer that could not be had. A
 // certificate that was revoked or unknown stays out under every policy.
-func (c *Client) fallback(r *rule, last verify.Answer, err error) (verify.Answer, bool) {
+func (c *Client) fallback(r *rule, found known, err error) (verify.Answer, bool) {
+	last := found.last
 	switch {
-	case isUnknown(err):
+	case found.unknown:
 		return verify.Answer{}, false
 	case last.Status == verify.Revoked:
 		return last, true

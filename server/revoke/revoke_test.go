@@ -259,6 +259,23 @@ func TestNoPolicyOverrulesAnAnswer(t *testing.T) {
 	if answer, err := check(open, forged); !errors.Is(err, errUnknown) {
 		t.Errorf("unknown: answer %+v, error %v", answer, err)
 	}
+	b.OCSP.Down.Store(true)
+	if answer, err := check(open, forged); err == nil {
+		t.Errorf("unknown, with the responder down: answer %+v", answer)
+	}
+
+	grace := b.client(t, Rule{Policy: Grace, Grace: 24 * time.Hour})
+	withdrawn := b.issue(t, b.CitizenEC)
+	for _, step := range []struct {
+		unknown, down, in bool
+	}{{in: true}, {unknown: true}, {down: true}, {in: true}, {down: true, in: true}} {
+		b.OCSP.Unknown.Store(step.unknown)
+		b.OCSP.Down.Store(step.down)
+		if answer, err := check(grace, withdrawn); (err == nil) != step.in {
+			t.Errorf("grace, %+v: answer %+v, error %v", step, answer, err)
+		}
+		b.clock.forward(2 * time.Hour)
+	}
 }
 
 func TestWhoMayBeAsked(t *testing.T) {
