@@ -164,7 +164,9 @@ func (s *Store) List(ctx context.Context) ([]User, error) {
 	return users, nil
 }
 
-// Approve lets a user in, named by key or user name.
+// Approve lets a user in, named by key or user name. A name with a slash is a
+// key: keys have one, and a user name that looks like somebody's key must not
+// stand in for that person.
 func (s *Store) Approve(ctx context.Context, who string) (User, error) {
 	return s.change(ctx, who, func(u *User) { u.Active = true })
 }
@@ -189,7 +191,11 @@ func (s *Store) SetRoles(ctx context.Context, who string, roles []string) (User,
 // change finds one user by key or user name and stores what edit does to it.
 func (s *Store) change(ctx context.Context, who string, edit func(*User)) (u User, err error) {
 	err = s.db.Write(ctx, func(tx *sql.Tx) error {
-		found, err := query(ctx, tx, "key = ?1 OR username = ?1 ORDER BY id", who)
+		where := "username = ?"
+		if strings.Contains(who, "/") {
+			where = "key = ?"
+		}
+		found, err := query(ctx, tx, where, who)
 		if err != nil {
 			return err
 		}

@@ -177,6 +177,25 @@ func TestWhoIsAmbiguous(t *testing.T) {
 	}
 }
 
+// The serialNumber of another issuer's certificate may hold a slash.
+func TestUserNameLikeAKey(t *testing.T) {
+	store, _ := newStore(t)
+	ctx := t.Context()
+	impostor := fineid.Profile{Username: maijaKey}
+	if _, _, err := store.Ensure(ctx, "other/"+maijaKey, impostor, users.CreateInactive); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := store.Approve(ctx, maijaKey); !errors.Is(err, users.ErrUnknown) {
+		t.Errorf("approved in Maija's place: %+v, %v", u, err)
+	}
+	if _, _, err := store.Ensure(ctx, maijaKey, maija, users.CreateActive); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := store.Deactivate(ctx, maijaKey); err != nil || u.Username != maija.Username {
+		t.Errorf("deactivated %+v, %v", u, err)
+	}
+}
+
 func TestRoles(t *testing.T) {
 	store, _ := newStore(t)
 	ctx := t.Context()
