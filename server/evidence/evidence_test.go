@@ -115,8 +115,9 @@ func TestConfig(t *testing.T) {
 		{"mtls", Config{Format: NginxEscapedPEM, From: []string{"mtls:" + fingerprint}}, ""},
 		{"mtls short", Config{Format: NginxEscapedPEM, From: []string{"mtls:abcd"}}, "64 hexadecimal"},
 		{"network", Config{Format: NginxEscapedPEM, From: []string{"10.0.0.0/8"}}, ""},
-		{"internet", Config{Format: NginxEscapedPEM, From: []string{"10.0.0.0/8", "0.0.0.0/0"}}, "whole Internet"},
-		{"internet 6", Config{Format: NginxEscapedPEM, From: []string{"::/0"}}, "whole Internet"},
+		{"internet", Config{Format: NginxEscapedPEM, From: []string{"10.0.0.0/8", "0.0.0.0/0"}}, "of the Internet"},
+		{"internet in halves", Config{Format: NginxEscapedPEM, From: []string{"0.0.0.0/1", "128.0.0.0/1"}}, "of the Internet"},
+		{"internet 6", Config{Format: NginxEscapedPEM, From: []string{"::/0"}}, "of the Internet"},
 		{"bare address", Config{Format: NginxEscapedPEM, From: []string{"10.0.0.1"}}, "is not understood"},
 		{"mapped", Config{Format: NginxEscapedPEM, From: []string{"::ffff:10.0.0.0/104"}}, "IPv4 form"},
 		{"later format", Config{Format: "rfc9440", From: []string{"unix:uid=33"}}, `format "rfc9440" is not supported by this version`},
@@ -230,7 +231,10 @@ func TestOffRefusesEveryIdentityHeader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{DefaultHeader, "Client-Cert", "Remote-User"} {
+	for _, name := range []string{
+		DefaultHeader, "Client-Cert", "Remote-User", "X-Auth-User", "X-Auth-Request-Email", "X-Forwarded-Email",
+		"X-Client-Dn", "X-Tls-Client-Cert", "Ssl-Cert", "X-ARR-ClientCert", "X-Amzn-Mtls-Clientcert", "Cf-Client-Cert-Sha256",
+	} {
 		r := proxied(t, rd, "10.1.2.3:1", http.Header{})
 		r.Header.Set(name, "x")
 		if _, _, err := rd.Read(r); codeOf(err) != CodeUntrustedPeer {

@@ -19,6 +19,14 @@ var identityNames = map[string]bool{
 	"x-remote-user":     true,
 	"x-forwarded-user":  true,
 	"x-webauth-user":    true,
+	"x-auth-user":       true,
+	"ssl-cert":          true, // Keycloak's default for nginx
+	"x-arr-clientcert":  true, // Azure
+
+	// oauth2-proxy
+	"x-forwarded-email":              true,
+	"x-forwarded-groups":             true,
+	"x-forwarded-preferred-username": true,
 }
 
 // identityPrefixes are families of such headers.
@@ -27,6 +35,11 @@ var identityPrefixes = []string{
 	"ssl-client-",
 	"x-client-cert",
 	"x-client-verify",
+	"x-client-dn",
+	"x-tls-client-",
+	"x-auth-request-",         // oauth2-proxy
+	"x-amzn-mtls-",            // AWS
+	"cf-client-cert-",         // Cloudflare
 	"x-forwarded-client-cert", // Envoy
 	"x-forwarded-tls-client",  // Traefik
 	"x-kortti-",               // our own forward-auth answers

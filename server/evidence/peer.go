@@ -124,8 +124,8 @@ func (t *trusted) add(entry string) error {
 	if err != nil {
 		return fmt.Errorf(`evidence: trusted proxy %q is not understood; use "unix:uid=33", "mtls:SHA256" or a network such as "10.1.2.0/24"`, entry)
 	}
-	if network.Bits() == 0 {
-		return fmt.Errorf("evidence: trusted proxy %q is the whole Internet; name the proxy's own network", entry)
+	if network.Bits() < minBits {
+		return fmt.Errorf("evidence: trusted proxy %q is a large part of the Internet; name the proxy's own network", entry)
 	}
 	if network.Addr().Is4In6() {
 		return fmt.Errorf("evidence: trusted proxy %q: write IPv4 networks in IPv4 form", entry)
@@ -136,6 +136,10 @@ func (t *trusted) add(entry string) error {
 	t.networks = append(t.networks, network.Masked())
 	return nil
 }
+
+// minBits is the shortest prefix of a trusted network: no private one is larger
+// than fc00::/7 (RFC 4193), and two halves of the Internet are the whole of it.
+const minBits = 7
 
 var (
 	loopback4 = netip.MustParsePrefix("127.0.0.0/8")
