@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,8 +16,7 @@ import (
 
 // Limits of the control API.
 const (
-	maxBody   = 64 << 10 // bytes
-	maxAnswer = 4 << 10  // bytes of an answer to a prompt
+	maxBody = 64 << 10 // bytes
 	// settleTime is how long a call waits for the first look at the readers.
 	settleTime = 10 * time.Second
 )
@@ -33,7 +33,6 @@ func (a *Agent) handler() http.Handler {
 		"GET /v1/cards":            a.getCards,
 		"GET /v1/settings":         a.getSettings,
 		"GET /v1/prompts":          func(*http.Request) (any, error) { return a.desk.List(), nil },
-		"POST /v1/prompts/{id}":    a.postPrompt,
 		"POST /v1/unlock":          a.postUnlock,
 		"POST /v1/lock":            a.postLock,
 		"GET /v1/hosts":            a.getHosts,
@@ -57,6 +56,7 @@ func (a *Agent) handler() http.Handler {
 			writeJSON(w, out)
 		})
 	}
+	mux.HandleFunc("POST /v1/prompts/{id}", a.answerPrompt)
 	mux.HandleFunc("GET /v1/events", a.streamEvents)
 	mux.HandleFunc("GET /metrics", a.writeMetrics)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -111,21 +111,31 @@ func (m *missing) error(r *http.Request) error {
 }
 
 func writeJSON(w http.ResponseWriter, out any) {
-	w.Header().Set("Cache-Control", "no-store")
 	if out == nil {
+		w.Header().Set("Cache-Control", "no-store")
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(out) // it fails only when the caller is gone
+	write(w, http.StatusOK, out)
 }
 
 func writeError(w http.ResponseWriter, err error) {
 	e := explain(err)
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(e.Status)
-	json.NewEncoder(w).Encode(map[string]*control.Error{"error": e})
+	write(w, e.Status, map[string]*control.Error{"error": e})
+}
+
+func write(w http.ResponseWriter, status int, out any) {
+	body, err := json.Marshal(out)
+	if err != nil { // none of our types does this
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)+1))
+	w.WriteHeader(status)
+	w.Write(append(body, '\n')) // it fails only when the caller is gone
 }
 
 func badRequest(message string) error {
@@ -155,47 +165,6 @@ func decode[T any](r *http.Request) (T, error) {
 		return out, badRequest("something follows the JSON of the body")
 	}
 	return out, nil
-}
-
-// answerFields are the keys of control.Answer.
-var answerFields = map[string]bool{
-	"lease": true, "lease_token": true, "pin": true, "confirm_final": true,
-	"allow": true, "remember": true, "certificate": true, "cancel": true,
-}
-
-// readAnswer reads an answer to a prompt with its PIN: strictly too, but with no
-// copy of the body left behind, and with nothing of it in the error.
-func readAnswer(body io.Reader) (control.Answer, error) {
-	buf := make([]byte, maxAnswer)
-	defer clear(buf)
-	n, err := io.ReadFull(body, buf)
-	if err == nil {
-		return control.Answer{}, &control.Error{Code: "too-long", Status: http.StatusRequestEntityTooLarge, Message: "the body is too long"}
-	}
-	if err != io.EOF && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return control.Answer{}, badRequest("the body ended early")
-	}
-	return parseAnswer(buf[:n])
-}
-
-func parseAnswer(body []byte) (control.Answer, error) {
-	bad := badRequest("the body is not an answer to a prompt")
-	var fields map[string]json.RawMessage
-	err := json.Unmarshal(body, &fields)
-	known := err == nil
-	for key, raw := range fields {
-		clear(raw) // a copy
-		known = known && answerFields[key]
-	}
-	if !known {
-		return control.Answer{}, bad
-	}
-	var a control.Answer
-	if err := json.Unmarshal(body, &a); err != nil {
-		a.PIN.Wipe()
-		return control.Answer{}, bad
-	}
-	return a, nil
 }
 
 // settle waits until the readers have been looked at once, so that a call in an

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/kortti-id/kortti/agent/control"
@@ -288,6 +290,79 @@ func TestStreamEndsWithTheAgent(t *testing.T) {
 	if _, err := r.client.Status(within(t)); !errors.Is(err, control.ErrNotRunning) {
 		t.Error(err)
 	}
+}
+
+// TestPINIsNotLeftInBuffers looks at everything that net/http has read into
+// once a front end has answered a prompt: rightly, wrongly, and beside the API.
+func TestPINIsNotLeftInBuffers(t *testing.T) {
+	r := startFake(t, newFakeCards(person(t, 0)), "")
+	inner, err := net.Listen("unix", filepath.Join(r.dir, "second.sock"))
+	check(t, err)
+	ln := &rememberingListener{Listener: inner, read: make(chan [][]byte, 10)}
+	server := &http.Server{Handler: r.handler()}
+	go server.Serve(ln)
+	t.Cleanup(func() { server.Close() })
+	client := control.New(inner.Addr().String())
+	t.Cleanup(client.Close)
+
+	p, err := r.client.Unlock(within(t), control.CardSelection{})
+	check(t, err)
+	lease, err := r.client.Lease(within(t), p.ID)
+	check(t, err)
+	const secret = "7351924680"
+	for _, test := range []struct{ id, token, code string }{
+		{p.ID, "stolen", "prompt-not-leased"},
+		{"none", lease, control.CodeNotFound},
+		{p.ID, lease, ""},
+	} {
+		_, err := client.Answer(within(t), test.id, control.Answer{LeaseToken: test.token, PIN: pin(secret)})
+		if test.code != "" {
+			wantCode(t, err, test.code)
+		} else {
+			check(t, err)
+		}
+		for _, b := range <-ln.read {
+			if bytes.Contains(b, []byte(secret[:4])) {
+				t.Errorf("after %v a buffer holds %q", err, bytes.TrimRight(b, "\x00"))
+			}
+		}
+	}
+}
+
+// rememberingListener sends all buffers that a connection was read into when
+// the server closes it.
+type rememberingListener struct {
+	net.Listener
+	read chan [][]byte
+}
+
+func (l *rememberingListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	return &rememberingConn{Conn: conn, read: l.read}, err
+}
+
+type rememberingConn struct {
+	net.Conn
+	read    chan<- [][]byte
+	mu      sync.Mutex // guards buffers
+	buffers [][]byte
+	closed  sync.Once
+}
+
+func (c *rememberingConn) Read(b []byte) (int, error) {
+	c.mu.Lock()
+	c.buffers = append(c.buffers, b)
+	c.mu.Unlock()
+	return c.Conn.Read(b)
+}
+
+func (c *rememberingConn) Close() error {
+	c.closed.Do(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.read <- c.buffers
+	})
+	return c.Conn.Close()
 }
 
 // FuzzParseAnswer feeds the reader of answers; what it takes must read the same

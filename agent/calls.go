@@ -124,14 +124,6 @@ func (a *Agent) streamEvents(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (a *Agent) postPrompt(r *http.Request) (any, error) {
-	answer, err := readAnswer(r.Body)
-	if err != nil {
-		return nil, err
-	}
-	return result(a.desk.Answer(r.Context(), r.PathValue("id"), answer))
-}
-
 func (a *Agent) postUnlock(r *http.Request) (any, error) {
 	sel, err := decode[control.CardSelection](r)
 	if err != nil {
