@@ -227,8 +227,7 @@ func TestResetIsRefusedWhileAnotherIsInside(t *testing.T) {
 	}
 	check(t, held.Disconnect())
 
-	exclusive, err := holder.service.open(readerName, shareExclusive)
-	check(t, err)
+	exclusive := takeExclusively(t, holder)
 	if err := c.Reset(soon(t), readerName); !errors.Is(err, ErrBusy) {
 		t.Errorf("held exclusively: %v", err)
 	}
@@ -258,8 +257,7 @@ func TestResetGivenUpLeavesTheCard(t *testing.T) {
 	check(t, held.Disconnect())
 
 	// Where the service says no at once, nothing stays behind.
-	exclusive, err := holder.service.open(readerName, shareExclusive)
-	check(t, err)
+	exclusive := takeExclusively(t, holder)
 	if err := c.Reset(soon(t), readerName); !errors.Is(err, ErrBusy) {
 		t.Errorf("held exclusively: %v", err)
 	}
@@ -268,6 +266,20 @@ func TestResetGivenUpLeavesTheCard(t *testing.T) {
 	if after, _ := card.state(); after != before {
 		t.Errorf("%d resets by attempts that ended", after-before)
 	}
+}
+
+// takeExclusively takes the card for c alone, once an attempt that has ended
+// has let go of it too: it says how it went before that.
+func takeExclusively(t *testing.T, c *Context) (card handle) {
+	t.Helper()
+	eventually(t, "the card can be taken exclusively", func() (taken bool) {
+		var err error
+		if card, err = c.service.open(readerName, shareExclusive); !errors.Is(err, ErrBusy) {
+			check(t, err)
+		}
+		return err == nil
+	})
+	return card
 }
 
 // attemptOf is the attempt on the first reader that has not reset it yet.
