@@ -155,6 +155,29 @@ func TestTableRows(t *testing.T) {
 	}
 }
 
+// The CAs of systems issue to nobody who could log in.
+func TestIssuersOfSystems(t *testing.T) {
+	pki, _ := newECOnly(t)
+	cert := *issue(t, pki, pki.CitizenEC, fineidtest.Leaf{})
+	for _, pin := range fineid.Pins() {
+		if !strings.Contains(pin.CN, "Service") {
+			continue
+		}
+		org := "Digi- ja vaestotietovirasto CA"
+		if strings.HasPrefix(pin.CN, "VRK") {
+			org = "Vaestorekisterikeskus CA"
+		}
+		cert.Issuer = pkix.Name{
+			Organization: []string{org},
+			Names:        []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: pin.CN}},
+		}
+		id, err := fineid.Parse(&cert)
+		if err != nil || id.Class != fineid.Unknown || strings.HasPrefix(id.Family, "x509-") {
+			t.Errorf("%s: class %s, family %s, %v", pin.CN, id.Class, id.Family, err)
+		}
+	}
+}
+
 // Of two common names x509 shows the last one; neither places the issuer.
 func TestIssuerWithTwoNamesIsUnknown(t *testing.T) {
 	pki, table := newECOnly(t)

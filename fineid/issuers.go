@@ -54,14 +54,13 @@ func DVV() *Table {
 		{CN: "DVV Organisational Certificates - G4R", Org: orgDVV, Class: Organisation, Family: "dvv-organisation"},
 		{CN: "VRK CA for Organisational Certificates - G3", Org: orgVRK, Class: Organisation, Family: "dvv-organisation"},
 
-		{CN: "DVV Social Welfare and Healthcare Service Certificates - G3E", Org: orgDVV, Class: SocialHealthCare, Family: "dvv-social-health-care-service"},
-		{CN: "DVV Social Welfare and Healthcare Service Certificates - G3R", Org: orgDVV, Class: SocialHealthCare, Family: "dvv-social-health-care-service"},
-		{CN: "VRK CA for Social Welfare and Healthcare Service Providers - G2", Org: orgVRK, Class: SocialHealthCare, Family: "dvv-social-health-care-service"},
-
 		// Certificates of systems: no class of card holders.
 		{CN: "DVV Service Certificates - G5E", Org: orgDVV, Class: Unknown, Family: "dvv-service"},
 		{CN: "DVV Service Certificates - G5R", Org: orgDVV, Class: Unknown, Family: "dvv-service"},
 		{CN: "VRK CA for Service Providers - G4", Org: orgVRK, Class: Unknown, Family: "dvv-service"},
+		{CN: "DVV Social Welfare and Healthcare Service Certificates - G3E", Org: orgDVV, Class: Unknown, Family: "dvv-social-health-care-service"},
+		{CN: "DVV Social Welfare and Healthcare Service Certificates - G3R", Org: orgDVV, Class: Unknown, Family: "dvv-social-health-care-service"},
+		{CN: "VRK CA for Social Welfare and Healthcare Service Providers - G2", Org: orgVRK, Class: Unknown, Family: "dvv-social-health-care-service"},
 
 		{CN: "DVV TEST Certificates - G5E", Org: orgDVVTest, Class: Citizen, Family: "dvv-test-citizen"},
 		{CN: "DVV TEST Certificates - G5R", Org: orgDVVTest, Class: Citizen, Family: "dvv-test-citizen"},
