@@ -205,7 +205,7 @@ func (p *parts) openTrust(t Trust) {
 		return
 	}
 	p.verifier, err = verify.New(verify.Config{
-		Roots: roots, Issuing: issuing, Pins: t.Pins, Purpose: purpose, Policies: t.Policies,
+		Roots: roots, Issuing: issuing, Pins: t.Pins, Purpose: purpose, Policies: t.Policies, Classes: t.Classes,
 		Issuers: table, Revocation: client, Now: p.now,
 	})
 	if err != nil {

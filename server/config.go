@@ -43,13 +43,16 @@ type Listen struct {
 
 // Trust says which certificates are believed.
 type Trust struct {
-	Roots      []string     `toml:"roots"`      // files with trust anchors
-	Issuing    []string     `toml:"issuing"`    // files with intermediates that cards do not send
-	Pins       bool         `toml:"pins"`       // published DVV issuing CAs among Issuing are anchors
-	Purpose    string       `toml:"purpose"`    // "authentication" (default)
-	Policies   []string     `toml:"policies"`   // accepted policy OIDs; empty = any
-	Revocation []Revocation `toml:"revocation"` // none = must, for every issuer
-	Issuers    []Issuer     `toml:"issuer"`     // beside the published ones of DVV
+	Roots    []string `toml:"roots"`    // files with trust anchors
+	Issuing  []string `toml:"issuing"`  // files with intermediates that cards do not send
+	Pins     bool     `toml:"pins"`     // published DVV issuing CAs among Issuing are anchors
+	Purpose  string   `toml:"purpose"`  // "authentication" (default)
+	Policies []string `toml:"policies"` // accepted policy OIDs; empty = any
+	// Classes of holders that are accepted: citizen, organisation,
+	// social-health-care, temporary (these are the default), unknown.
+	Classes    []fineid.Class `toml:"classes"`
+	Revocation []Revocation   `toml:"revocation"` // none = must, for every issuer
+	Issuers    []Issuer       `toml:"issuer"`     // beside the published ones of DVV
 }
 
 // Revocation is the policy of revocation for one issuing CA; see package revoke.

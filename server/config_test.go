@@ -54,6 +54,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"[session]\nidle = \"soon\"", `"soon" is not a time`},
 		{"[session]\nidle = \"-5m\"", `"-5m" is not a time`},
 		{"[[trust.issuer]]\nclass = \"pope\"", "unknown class"},
+		{"[trust]\nclasses = [\"pope\"]", "unknown class"},
 		{"[listen", "k.toml:1"},
 	} {
 		path := filepath.Join(t.TempDir(), "k.toml")
@@ -146,6 +147,35 @@ func TestCheck(t *testing.T) {
 				t.Errorf("problems %q; want one that begins with %q", texts, test.want)
 			}
 		})
+	}
+}
+
+// Who is let in follows the classes in the file; issuers without a place in the
+// table are let in by nobody's oversight.
+func TestClasses(t *testing.T) {
+	s := newSite(t, native)
+	content, err := os.ReadFile(filepath.Join(s.dir, "kortti-server.toml"))
+	s.must(err)
+	card, err := s.pki.Issue(s.pki.OrganisationEC, fineidtest.Leaf{})
+	s.must(err)
+	text := string(content)
+	unplaced := strings.ReplaceAll(text, "[[trust.issuer]]\ncn = \"", "[[trust.issuer]]\ncn = \"not ")
+	for _, test := range []struct{ text, classes, code string }{
+		{text, "", ""},
+		{text, `["organisation"]`, ""},
+		{text, `["citizen", "unknown"]`, "policy"},
+		{unplaced, "", "policy"},
+		{unplaced, `["unknown"]`, ""},
+	} {
+		if test.classes != "" {
+			test.text = strings.Replace(test.text, "[trust]\n", "[trust]\nclasses = "+test.classes+"\n", 1)
+		}
+		config, err := server.Load(s.write("classes.toml", []byte(test.text)))
+		s.must(err)
+		report, err := server.Why(t.Context(), config, card.PEM())
+		if err != nil || report.Code != test.code {
+			t.Errorf("classes %s: code %q, %v; want %q", test.classes, report.Code, err, test.code)
+		}
 	}
 }
 

@@ -117,7 +117,11 @@ func (r *run) checkChain(leaf *x509.Certificate, hints [][]byte) ([]*x509.Certif
 		if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
 			return nil, r.fail(CheckChain, CodeUntrustedIssuer, "a CA certificate of the chain is not valid at this time", nil)
 		}
-		return nil, r.fail(CheckChain, CodeUntrustedIssuer, fmt.Sprintf("no chain from issuer %q to a configured anchor", leaf.Issuer.CommonName), describe(err))
+		issuer := fmt.Sprintf("issuer %q", leaf.Issuer.CommonName)
+		if selfIssued(leaf) {
+			issuer = "the holder, who is the issuer," // whose name has no place in a report
+		}
+		return nil, r.fail(CheckChain, CodeUntrustedIssuer, fmt.Sprintf("no chain from %s to a configured anchor", issuer), describe(err))
 	}
 	chain := bestChain(chains)
 	if chain == nil {

@@ -27,6 +27,9 @@ func newPolicy(c Config) (policy, error) {
 		return policy{}, fmt.Errorf("verify: purpose %q cannot be used to log in; use %q", c.Purpose, fineid.Authentication)
 	}
 	p := policy{policies: slices.Clone(c.Policies), classes: slices.Clone(c.Classes)}
+	if len(p.classes) == 0 {
+		p.classes = []fineid.Class{fineid.Citizen, fineid.Organisation, fineid.SocialHealthCare, fineid.Temporary}
+	}
 	for _, oid := range p.policies {
 		if _, err := x509.ParseOID(oid); err != nil {
 			return policy{}, fmt.Errorf("verify: policy %q is not an object identifier such as 1.2.246.517.1.10.302.1", oid)
@@ -115,8 +118,8 @@ func (r *run) checkIdentity(leaf *x509.Certificate) (fineid.Identity, error) {
 		return fineid.Identity{}, r.fail(CheckIdentity, CodeWrongPurpose, fmt.Sprintf("purpose %q", who.Purpose), nil)
 	case who.SerialNumber == "":
 		return fineid.Identity{}, r.fail(CheckIdentity, CodeBadIdentity, "the subject has no serialNumber", nil)
-	case len(r.classes) > 0 && !slices.Contains(r.classes, who.Class):
-		return fineid.Identity{}, r.fail(CheckIdentity, CodePolicy, fmt.Sprintf("holders of class %q are not accepted", who.Class), nil)
+	case !slices.Contains(r.classes, who.Class):
+		return fineid.Identity{}, r.fail(CheckIdentity, CodePolicy, fmt.Sprintf("holders of class %q, from issuer %q, are not accepted", who.Class, who.Issuer), nil)
 	}
 	r.pass(CheckIdentity, fmt.Sprintf("class %s, issuer family %s", who.Class, who.Family))
 	return who, nil

@@ -28,6 +28,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -54,8 +55,9 @@ type Config struct {
 	// Policies are the certificate policy OIDs of which the certificate must
 	// have one; empty = any.
 	Policies []string
-	// Classes are the classes of holders that are let in; empty = any, also
-	// those of issuers that the table does not know.
+	// Classes are the classes of holders that are let in; empty = all but
+	// fineid.Unknown, which is that of systems and of issuers without a place
+	// in the table: below a root there are often others than those of people.
 	Classes []fineid.Class
 	// Issuers places certificates by their issuing CA; nil = fineid.DVV().
 	Issuers *fineid.Table
@@ -68,6 +70,9 @@ type Config struct {
 // maxVerdicts bounds the remembered verdicts, one per certificate, of some 6 KB
 // each.
 const maxVerdicts = 8192
+
+// maxDetail bounds the detail of a step, in bytes: reports are stored.
+const maxDetail = 512
 
 // Verifier verifies certificates. It is safe for concurrent use.
 type Verifier struct {
@@ -250,6 +255,9 @@ func (r *run) checkRevocation(ctx context.Context, v *verdict) (Identity, Report
 }
 
 func (r *run) step(check string, result Result, detail string) {
+	if len(detail) > maxDetail { // may come from whoever made the certificate
+		detail = strings.ToValidUTF8(detail[:maxDetail], "") + "…"
+	}
 	r.report.Steps = append(r.report.Steps, Step{check, result, detail})
 }
 

@@ -2,14 +2,21 @@ package verify_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
+	"math/big"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/kortti-id/kortti/fineid"
 	"github.com/kortti-id/kortti/fineid/fineidtest"
@@ -232,8 +239,9 @@ func TestPoliciesAndClasses(t *testing.T) {
 	pki := newPKI(t)
 	citizen, worker := issue(t, pki, pki.CitizenEC, fineidtest.Leaf{}), issue(t, pki, pki.OrganisationEC, fineidtest.Leaf{})
 	for name, change := range map[string]func(*verify.Config){
-		"policies": func(c *verify.Config) { c.Policies = []string{"1.2.3.4", "1.2.246.517.99.10.352.1"} },
-		"classes":  func(c *verify.Config) { c.Classes = []fineid.Class{fineid.Citizen} },
+		"policies":                  func(c *verify.Config) { c.Policies = []string{"1.2.3.4", "1.2.246.517.99.10.352.1"} },
+		"classes":                   func(c *verify.Config) { c.Classes = []fineid.Class{fineid.Citizen} },
+		"an issuer without a place": func(c *verify.Config) { c.Issuers = fineid.DVV().With(citizensOnly(pki)...) },
 	} {
 		c := config(pki)
 		change(&c)
@@ -247,12 +255,49 @@ func TestPoliciesAndClasses(t *testing.T) {
 	}
 }
 
+// citizensOnly are the rows of the table that place the issuers of citizens.
+func citizensOnly(pki *fineidtest.PKI) []fineid.Issuer {
+	return slices.DeleteFunc(pki.Issuers(), func(i fineid.Issuer) bool { return i.Class != fineid.Citizen })
+}
+
+// What strangers write into certificates is neither kept at length nor, where
+// it is a person's own name, at all.
+func TestReportOfStrangers(t *testing.T) {
+	pki := newPKI(t)
+	v := newVerifier(t, config(pki))
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self := x509.Certificate{
+		SerialNumber: new(big.Int).Lsh(big.NewInt(1), 10000), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
+		Subject: pkix.Name{CommonName: "MEIKÄLÄINEN MAIJA 99912345V"},
+	}
+	other := self
+	other.Subject.CommonName = strings.Repeat("Ä", 4000)
+	for _, parent := range []*x509.Certificate{&self, &other} {
+		der, err := x509.CreateCertificate(rand.Reader, &self, parent, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, report, err := v.Verify(t.Context(), evidence.Evidence{Leaf: der})
+		if codeOf(err) != verify.CodeUntrustedIssuer {
+			t.Fatalf("error %v", err)
+		}
+		for _, step := range report.Steps {
+			if strings.Contains(step.Detail, "99912345V") || len(step.Detail) > 600 || !utf8.ValidString(step.Detail) {
+				t.Errorf("%s: %d bytes: %s", step.Check, len(step.Detail), step.Detail)
+			}
+		}
+	}
+}
+
 // A holder of an issuer that no table knows needs a serialNumber, too: without
 // one all such holders would share a key.
 func TestIdentityNeedsASerialNumber(t *testing.T) {
 	pki := newPKI(t)
 	c := config(pki)
-	c.Issuers = fineid.DVV()
+	c.Issuers, c.Classes = fineid.DVV(), []fineid.Class{fineid.Unknown}
 	v := newVerifier(t, c)
 	subject := []byte{0x30, 0x0c, 0x31, 0x0a, 0x30, 0x08, 0x06, 0x03, 0x55, 0x04, 0x03, 0x0c, 0x01, 'A'} // CN=A
 	leaf := issue(t, pki, pki.CitizenEC, fineidtest.Leaf{RawSubject: subject})
