@@ -63,7 +63,7 @@ func exitCode(err error) int {
 		}
 		return exitFailed
 	}
-	if errors.Is(err, errPINCancelled) {
+	if errors.Is(err, errPINCancelled) || errors.Is(err, errInputEnded) {
 		return exitPIN
 	}
 	return exitFailed

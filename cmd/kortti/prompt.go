@@ -97,11 +97,11 @@ func runPrompt(ctx context.Context, std stdio, args []string) error {
 		}()
 		said := "" // what the person has just read
 		for q := range queue {
-			if q.Message == said {
-				q.Message = ""
+			if q.Message == said && said != "" {
+				q.Message, q.CountLow = "", false
 			}
 			err := answer(ctx, q.ctx, std, c, q.Prompt)
-			if *once && !notOurs(err) {
+			if *once && !notOurs(err) || errors.Is(err, errInputEnded) {
 				stream.Close()
 				for range queue { // until follow has ended
 				}
@@ -222,7 +222,7 @@ func askPIN(ctx context.Context, std stdio, p control.Prompt) (control.Answer, e
 		}
 		a.ConfirmFinal = true
 	case p.CountLow:
-		fmt.Fprintln(std.err, "The last PIN entered was wrong; too many wrong PINs lock the card.")
+		fmt.Fprintln(std.err, "The last PIN entered was wrong. Too many wrong PINs lock the card.")
 	}
 	if p.PinPad {
 		allow := true

@@ -17,6 +17,9 @@ import (
 // errPINCancelled is the person's Ctrl-C, Escape or empty answer to a question.
 var errPINCancelled = errors.New("cancelled; the card was not asked")
 
+// errInputEnded tells that no later question can be answered either.
+var errInputEnded = errors.New("the input has ended; the card was not asked")
+
 // Bounds of what a person enters, in bytes. The longest FINeID PIN has 12
 // digits, PKCS#11 modules take up to 255.
 const (
@@ -55,13 +58,13 @@ func ready(f *os.File, milliseconds int) bool {
 	return n > 0 || err != nil && err != unix.EINTR // Read tells what the error is
 }
 
-// readKey reads one byte; at the end of the input it is errPINCancelled.
+// readKey reads one byte; at the end of the input it is errInputEnded.
 func readKey(ctx context.Context, in io.Reader, b []byte) error {
 	if err := wait(ctx, in); err != nil {
 		return err
 	}
 	if _, err := io.ReadFull(in, b[:1]); err != nil {
-		return errPINCancelled
+		return errInputEnded
 	}
 	return nil
 }
@@ -86,7 +89,7 @@ func readLine(ctx context.Context, std stdio, question string) (string, error) {
 	var line []byte
 	for b := make([]byte, 1); ; {
 		err := readKey(ctx, std.in, b)
-		if errors.Is(err, errPINCancelled) && len(line) > 0 {
+		if errors.Is(err, errInputEnded) && len(line) > 0 {
 			err, b[0] = nil, '\n' // a last line without its end
 		}
 		if err != nil {
@@ -109,14 +112,16 @@ func readLine(ctx context.Context, std stdio, question string) (string, error) {
 // no copy of it stays behind; the caller wipes it. From a pipe it reads a line.
 func readPIN(ctx context.Context, std stdio, question string) (_ control.Secret, err error) {
 	fd, raw := terminal(std.in)
+	newline := "\n"
 	if raw { // before the question: what is typed from then on must not be seen
 		state, err := term.MakeRaw(fd)
 		if err != nil {
 			return nil, fmt.Errorf("switch off the echo of this terminal: %w", err)
 		}
 		defer term.Restore(fd, state)
+		newline = "\r\n"
 	}
-	defer fmt.Fprint(std.err, "\r\n")
+	defer fmt.Fprint(std.err, newline)
 	fmt.Fprint(std.err, question)
 	pin, b := make(control.Secret, 0, maxPIN), make([]byte, 1)
 	defer clear(b)
@@ -128,7 +133,7 @@ func readPIN(ctx context.Context, std stdio, question string) (_ control.Secret,
 	for {
 		err := readKey(ctx, std.in, b)
 		switch {
-		case errors.Is(err, errPINCancelled) && len(pin) > 0:
+		case errors.Is(err, errInputEnded) && len(pin) > 0:
 			return pin, nil // a last line without its end
 		case err != nil:
 			return nil, err

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/kortti-id/kortti/agent/control"
+	"github.com/kortti-id/kortti/card"
+	"github.com/kortti-id/kortti/fineid/fineidtest"
+	"github.com/kortti-id/kortti/softhsm"
+)
+
+func TestMain(m *testing.M) {
+	card.RunIfChild()
+	testscript.Main(m, map[string]func(){"kortti": main})
+}
+
+// The scripts are the specification of the command line. Besides testscript's
+// own commands they use those of scriptCommands.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{Dir: "testdata/script", Setup: scriptEnv, Cmds: scriptCommands()})
+}
+
+// scriptEnv gives a script a home of its own; only the compiled shim is shared.
+func scriptEnv(env *testscript.Env) error {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return err
+	}
+	libm, err := filepath.Glob("/lib*/*/libm.so.6")
+	if err != nil || len(libm) == 0 {
+		return fmt.Errorf("find a library that is no PKCS#11 module: %v %v", libm, err)
+	}
+	run := filepath.Join(env.WorkDir, "run")
+	if err := os.Mkdir(run, 0o700); err != nil {
+		return err
+	}
+	env.Setenv("HOME", env.WorkDir)
+	env.Setenv("XDG_RUNTIME_DIR", run)
+	env.Setenv("XDG_CACHE_HOME", cache)
+	env.Setenv("LIBM", libm[0])
+	env.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector would sleep 1 s at each program's end
+	return nil
+}
+
+func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
+	return map[string]func(*testscript.TestScript, bool, []string){
+		"code": code, "until": until, "count": count, "config": writeConfig, "occupy": occupy, "proxy": proxyAddress, "site": site,
+	}
+}
+
+// code ("code N PROGRAM ARG...") runs a program, which must end with that exit code.
+func code(ts *testscript.TestScript, _ bool, args []string) {
+	got := 0
+	var exit *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if strconv.Itoa(got) != args[0] {
+		ts.Fatalf("exit code %d, want %s", got, args[0])
+	}
+}
+
+// until ("until PATTERN PROGRAM ARG...") runs a program again and again until
+// what it prints matches.
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	pattern := regexp.MustCompile(args[0])
+	deadline := time.Now().Add(20 * time.Second)
+	for time.Now().Before(deadline) {
+		_ = ts.Exec(args[1], args[2:]...)
+		if pattern.MatchString(ts.ReadFile("stdout") + ts.ReadFile("stderr")) {
+			return
+		}
+	}
+	ts.Fatalf("this never came: %s", args[0])
+}
+
+// count ("count COUNTER N") compares a counter of the card in cards/card.
+func count(ts *testscript.TestScript, _ bool, args []string) {
+	c, err := softhsm.Open(ts.MkAbs("cards/card"))
+	ts.Check(err)
+	counts, err := c.Counts()
+	ts.Check(err)
+	if got := fmt.Sprint(counts[args[0]]); got != args[1] {
+		ts.Fatalf("%s is %s, want %s", args[0], got, args[1])
+	}
+}
+
+// config ("config [FILE]") writes the default kortti.toml: any free port, the
+// card in cards/card, and then the lines of FILE.
+func writeConfig(ts *testscript.TestScript, _ bool, args []string) {
+	text := fmt.Sprintf("[proxy]\nlisten = \"127.0.0.1:0\"\n[card]\nmodules = [%q]\n", ts.MkAbs("cards/card/kortti-testcard.so"))
+	for _, file := range args {
+		text += os.Expand(ts.ReadFile(file), ts.Getenv)
+	}
+	ts.Check(os.MkdirAll(ts.MkAbs(".config/kortti"), 0o700))
+	ts.Check(os.WriteFile(ts.MkAbs(".config/kortti/kortti.toml"), []byte(text), 0o600))
+}
+
+// occupy ("occupy") listens on a free port and leaves its address in $ADDR.
+func occupy(ts *testscript.TestScript, _ bool, _ []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { l.Close() })
+	ts.Setenv("ADDR", l.Addr().String())
+}
+
+// proxy ("proxy") waits for the agent and leaves the address of its proxy in $PROXY.
+func proxyAddress(ts *testscript.TestScript, _ bool, _ []string) {
+	until(ts, false, []string{"proxy 127", "kortti", "status"})
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	c := control.New(ts.MkAbs("run/kortti/agent.sock"))
+	defer c.Close()
+	status, err := c.Status(ctx)
+	ts.Check(err)
+	ts.Setenv("PROXY", status.Proxy)
+}
+
+// site ("site") starts the hosts site.kortti.test and asks.kortti.test, which want a
+// certificate of the test PKI in cards-pki and answer with its name. Their address
+// is in $SITE, the roots of their own certificate are in site-roots.pem.
+func site(ts *testscript.TestScript, _ bool, _ []string) {
+	pki, err := fineidtest.Load(ts.MkAbs("cards-pki"))
+	ts.Check(err)
+	certificate, err := pki.ServerCert("site.kortti.test", "asks.kortti.test")
+	ts.Check(err)
+	clients := x509.NewCertPool()
+	for rest := append(pki.RootsPEM(), pki.IssuingPEM()...); ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		ca, err := x509.ParseCertificate(block.Bytes)
+		ts.Check(err)
+		clients.AddCert(ca)
+	}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "hello "+r.TLS.PeerCertificates[0].Subject.CommonName+"\n")
+	}))
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients}
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0) // `kortti why` ends handshakes half-way
+	server.StartTLS()
+	ts.Defer(server.Close)
+	ts.Setenv("SITE", strings.TrimPrefix(server.URL, "https://"))
+	ts.Check(os.WriteFile(ts.MkAbs("site-roots.pem"), pki.WebRootsPEM(), 0o600))
+}
