@@ -10,7 +10,7 @@ TEST := $(GO) test -race -timeout 15m
 CARD   := ./card/... ./softhsm/... ./fineid/... ./tlsclient/...
 PROXY  := ./agent/... ./cmd/kortti/... ./tests/demo/...
 SERVER := ./server/... ./cmd/kortti-server/... ./examples/... ./tests/server/...
-GUI    := ./gui/... ./cmd/kortti-tray/...
+GUI    := ./gui/... ./cmd/kortti-tray/... ./tests/tray/...
 HOUSE  := ./tests/house/... ./tests/rootfs/...
 
 .DEFAULT_GOAL := help
@@ -33,7 +33,6 @@ tray: check-go packages-test ## the tray app, into bin/
 	@$(GO) build -tags $(TRAY_TAGS) -o bin/ ./cmd/kortti-tray
 
 test: check-go packages-test lint ## everything that must be green: lint, all tests with the race detector, 90 s of fuzzing
-	@$(MAKE) --no-print-directory build
 	$(TEST) $(HOUSE) $(CARD) $(PROXY) $(SERVER)
 	$(MAKE) --no-print-directory test-gui
 	$(MAKE) --no-print-directory fuzz
@@ -41,10 +40,10 @@ test: check-go packages-test lint ## everything that must be green: lint, all te
 test-card: check-go packages-test ## cards, test cards, certificates, TLS client
 	$(TEST) $(CARD)
 
-test-proxy: check-go packages-test build ## the agent, its proxy, the command line, the demo
+test-proxy: check-go packages-test ## the agent, its proxy, the command line, the demo
 	$(TEST) $(PROXY)
 
-test-server: check-go packages-test build ## the server, its command, nginx in front of it
+test-server: check-go packages-test ## the server, its command, nginx in front of it
 	$(TEST) $(SERVER)
 
 test-gui: check-go packages-test ## the tray, by Fyne's test driver and in a real X server
@@ -58,7 +57,7 @@ lint: check-go ## gofmt, go vet, staticcheck
 fuzz: check-go ## every fuzz target, FUZZ_SECONDS in all
 	@sh tests/setup/fuzz.sh $(FUZZ_SECONDS)
 
-soak: check-go packages-test build ## the long runs: ten times the cycles, ten minutes of fuzzing
+soak: check-go packages-test ## the long runs: ten times the cycles, ten minutes of fuzzing
 	$(GO) test -race -timeout 60m -count=10 $(CARD) $(PROXY) $(SERVER)
 	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=600
 
