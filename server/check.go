@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -116,6 +118,18 @@ func (p *parts) open(c Config) {
 	if err := checkAudit(c.Audit.File); err != nil {
 		p.problem("audit.file", err)
 	}
+	p.private("audit.file", c.Audit.File)
+}
+
+// private warns of a file that every user of the machine may read or write.
+func (p *parts) private(key, file string) {
+	info, err := os.Stat(file)
+	if err != nil || runtime.GOOS == "windows" { // which has no such bits
+		return
+	}
+	if info.Mode().Perm()&0o007 != 0 {
+		p.warn(key, fmt.Sprintf("%s can be used by every user of this machine (mode %04o); chmod o= %s", file, info.Mode().Perm(), file))
+	}
 }
 
 func (p *parts) openListen(l Listen) {
@@ -127,6 +141,7 @@ func (p *parts) openListen(l Listen) {
 	case (l.Cert == "") != (l.Key == ""):
 		p.problem("listen.cert", errors.New("cert and key must be set together"))
 	}
+	p.private("listen.key", l.Key)
 	if l.Cert != "" && l.Key != "" {
 		certificate, err := tls.LoadX509KeyPair(l.Cert, l.Key)
 		switch {
@@ -139,11 +154,24 @@ func (p *parts) openListen(l Listen) {
 			p.certificate = &certificate
 		}
 	}
-	for key, address := range map[string]string{"listen.https": l.HTTPS, "listen.http": l.HTTP, "listen.admin": l.Admin} {
-		if address == "" || key == "listen.http" && strings.HasPrefix(address, "unix:") {
+	tcp := map[string]string{"listen.https": l.HTTPS, "listen.http": l.HTTP, "listen.admin": l.Admin}
+	if socket, unix := strings.CutPrefix(l.HTTP, "unix:"); unix {
+		delete(tcp, "listen.http")
+		if err := checkSocket(socket, l.Group); err != nil {
+			p.problem("listen.http", err)
+		}
+	} else if l.Group != "" {
+		p.problem("listen.group", errors.New(`has a meaning only for a Unix socket, http = "unix:PATH"`))
+	}
+	for key, address := range tcp {
+		if address == "" {
 			continue
 		}
-		if _, _, err := net.SplitHostPort(address); err != nil {
+		_, port, err := net.SplitHostPort(address)
+		if err == nil {
+			_, err = net.LookupPort("tcp", port)
+		}
+		if err != nil {
 			p.problem(key, fmt.Errorf("%q is not an address with a port such as \"127.0.0.1:8443\" or \":8443\"", address))
 		}
 	}
@@ -204,6 +232,13 @@ func (p *parts) openTrust(t Trust) {
 	if !rootsRead || !issuingRead || !ok {
 		return
 	}
+	known := slices.Concat(roots, issuing)
+	for _, r := range t.Revocation {
+		named := func(ca *x509.Certificate) bool { return ca.Subject.CommonName == r.Issuer }
+		if r.Issuer != "*" && !slices.ContainsFunc(known, named) {
+			p.warn("trust.revocation", fmt.Sprintf("no CA in roots or issuing has the common name %q, so another rule may decide about the certificates that this one is meant for", r.Issuer))
+		}
+	}
 	p.verifier, err = verify.New(verify.Config{
 		Roots: roots, Issuing: issuing, Pins: t.Pins, Purpose: purpose, Policies: t.Policies, Classes: t.Classes,
 		Issuers: table, Revocation: client, Now: p.now,
@@ -246,6 +281,9 @@ func (p *parts) openUsers(u Users) {
 	if create == users.CreateActive && strings.TrimSpace(u.Reason) == "" {
 		p.problem("users.create", errors.New(`"active" lets in everybody who has a card of a trusted issuer; say why in reason = "…", or use "inactive"`))
 	}
+	if path, err := database.Path(u.Store); err == nil { // else Check and New say so
+		p.private("users.store", path)
+	}
 	if u.Map != "fineid" {
 		p.problem("users.map", fmt.Errorf("%q is not known; use \"fineid\"", u.Map))
 	}
@@ -259,6 +297,11 @@ func (p *parts) readCAs(key string, files []string) (cas []*x509.Certificate, ok
 		if err != nil {
 			p.problem(key, err)
 			ok = false
+		}
+		for _, ca := range found {
+			if p.now().After(ca.NotAfter) {
+				p.warn(key, fmt.Sprintf("%s: CA %q expired on %s; certificates below it are refused", file, ca.Subject.CommonName, ca.NotAfter.Format(time.DateOnly)))
+			}
 		}
 		cas = append(cas, found...)
 	}

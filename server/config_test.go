@@ -73,17 +73,31 @@ func TestCheck(t *testing.T) {
 	s := newSite(t, native)
 	card := s.issue(s.pki.CitizenEC)
 	roots := s.pki.RootsPEM()
+	old, err := fineidtest.New(fineidtest.Options{ECOnly: true, Now: func() time.Time { return time.Now().AddDate(-60, 0, 0) }})
+	s.must(err)
 	files := map[string][]byte{
 		"empty.pem": nil, "text.pem": []byte("no certificate\n"), "leaf.pem": card.PEM(),
 		"broken.pem": []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
 		"cut.pem":    roots[:len(roots)-200],
 		"key.pem":    pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte{1}}),
 		"root.der":   s.pki.Root.Certificate.Raw,
+		"old.pem":    old.RootsPEM(),
 	}
 	for name, content := range files {
 		s.write(name, content)
 	}
 	under := func(name string) string { return filepath.Join(s.dir, name) }
+	public := func(name string) string { // a copy that everybody may read
+		content, err := os.ReadFile(under(name))
+		s.must(err)
+		path := s.write("public-"+name, content)
+		s.must(os.Chmod(path, 0o604))
+		return path
+	}
+	socket := func(c *server.Config, path string) {
+		c.Listen = server.Listen{HTTP: "unix:" + path}
+		c.Forwarded = server.Forwarded{Format: "nginx-escaped-pem", From: []string{"unix:uid=1"}}
+	}
 	for _, test := range []struct {
 		name string
 		edit func(*server.Config)
@@ -94,6 +108,7 @@ func TestCheck(t *testing.T) {
 		{"no roots", func(c *server.Config) { c.Trust.Roots = nil }, "trust: verify: no trust anchors"},
 		{"missing", func(c *server.Config) { c.Trust.Roots = []string{"/none.pem"} }, "trust.roots: read CA certificates: open /none.pem"},
 		{"empty", func(c *server.Config) { c.Trust.Roots = []string{under("empty.pem")} }, "trust.roots: " + under("empty.pem") + " is empty"},
+		{"expired CA", func(c *server.Config) { c.Trust.Roots = append(c.Trust.Roots, under("old.pem")) }, "warning: trust.roots: " + under("old.pem") + ": CA "},
 		{"text", func(c *server.Config) { c.Trust.Issuing = []string{under("text.pem")} }, "trust.issuing: " + under("text.pem") + ": is not a certificate"},
 		{"leaf", func(c *server.Config) { c.Trust.Roots = []string{under("leaf.pem")} }, "trust.roots: " + under("leaf.pem") + ": certificate 1 is not that of a CA"},
 		{"broken", func(c *server.Config) { c.Trust.Roots = []string{under("broken.pem")} }, "trust.roots: " + under("broken.pem") + ": certificate 1 cannot be read"},
@@ -110,6 +125,17 @@ func TestCheck(t *testing.T) {
 		}, "listen: https and http"},
 		{"no key", func(c *server.Config) { c.Listen.Key = "" }, "listen.https: needs cert and key"},
 		{"wrong key", func(c *server.Config) { c.Listen.Key = under("key.pem") }, "listen.cert: load"},
+		{"no such port", func(c *server.Config) { c.Listen.HTTPS = "127.0.0.1:99999" }, "listen.https: "},
+		{"group without a socket", func(c *server.Config) { c.Listen.Group = "root" }, "listen.group: "},
+		{"no such group", func(c *server.Config) { socket(c, under("k.sock")); c.Listen.Group = "no-such-group" }, "listen.http: socket " + under("k.sock")},
+		{"no socket directory", func(c *server.Config) { socket(c, "/none/k.sock") }, "listen.http: socket /none/k.sock: /none is not a directory"},
+		{"socket is a file", func(c *server.Config) { socket(c, under("text.pem")) }, "listen.http: socket " + under("text.pem") + ": something else"},
+		{"rule for nobody", func(c *server.Config) {
+			c.Trust.Revocation = append(c.Trust.Revocation, server.Revocation{Issuer: "Citizen CA"})
+		}, "warning: trust.revocation: no CA in roots or issuing has the common name \"Citizen CA\""},
+		{"public key", func(c *server.Config) { c.Listen.Key = public("server-key.pem") }, "warning: listen.key: "},
+		{"public store", func(c *server.Config) { c.Users.Store = "sqlite:" + public("empty.pem") }, "warning: users.store: "},
+		{"public audit", func(c *server.Config) { c.Audit.File = public("audit.jsonl") }, "warning: audit.file: "},
 		{"no port", func(c *server.Config) { c.Listen.HTTPS = "localhost" }, "listen.https: "},
 		{"public admin", func(c *server.Config) { c.Listen.Admin = ":9090" }, "warning: listen.admin: "},
 		{"no proxy format", func(c *server.Config) { c.Listen.HTTPS, c.Listen.HTTP = "", "unix:/k.sock" }, "forwarded.format: is off"},

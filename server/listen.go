@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -92,10 +93,10 @@ func listenUnix(path, group string) (net.Listener, error) {
 	wrong := func(err error) error {
 		return Problems{{Key: "listen.http", Text: fmt.Sprintf("socket %s: %v", path, err)}}
 	}
-	if info, err := os.Lstat(path); err == nil {
-		if info.Mode().Type() != fs.ModeSocket {
-			return nil, wrong(errors.New("something else is there; remove it or take another path"))
-		}
+	if err := checkSocket(path, group); err != nil {
+		return nil, Problems{{Key: "listen.http", Text: err.Error()}}
+	}
+	if _, err := os.Lstat(path); err == nil {
 		if c, err := net.Dial("unix", path); err == nil {
 			c.Close()
 			return nil, wrong(errors.New("another program listens there already; stop it or take another path"))
@@ -113,6 +114,21 @@ func listenUnix(path, group string) (net.Listener, error) {
 		return nil, errors.Join(wrong(err), l.Close())
 	}
 	return l, nil
+}
+
+// checkSocket says what would keep listenUnix from making a socket, as far as
+// that can be known without making one.
+func checkSocket(path, group string) error {
+	if info, err := os.Stat(filepath.Dir(path)); err != nil || !info.IsDir() {
+		return fmt.Errorf("socket %s: %s is not a directory; make it, owned by the user that runs the server", path, filepath.Dir(path))
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("socket %s: something else is there; remove it or take another path", path)
+	}
+	if _, err := user.LookupGroup(group); group != "" && err != nil {
+		return fmt.Errorf("socket %s: %w", path, err)
+	}
+	return nil
 }
 
 func share(path, group string) error {
