@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,16 +39,17 @@ type world struct {
 	card    *softhsm.Card
 	root    string // file of the site's local root
 	hanging chan struct{}
+	dials   atomic.Int32 // connections that the site has got
 }
 
 // newWorld makes a card of an invented person, a site and an agent that lists
-// the site.
-func newWorld(t *testing.T, hostKeys string) *world {
+// the site; shape changes the site before it starts.
+func newWorld(t *testing.T, hostKeys string, shape ...func(*httptest.Server)) *world {
 	t.Helper()
 	dir := t.TempDir()
 	pki, err := fineidtest.New(fineidtest.Options{ECOnly: true, BaseURL: "http://127.0.0.1:1"})
 	check(t, err)
-	w := &world{hanging: make(chan struct{}, 1), root: filepath.Join(dir, "root.pem")}
+	w := &world{hanging: make(chan struct{}, 100), root: filepath.Join(dir, "root.pem")}
 	w.card, err = softhsm.Create(filepath.Join(dir, "card"), softhsm.Spec{})
 	check(t, err)
 	id := []byte{softhsm.AuthenticationID}
@@ -59,7 +62,7 @@ func newWorld(t *testing.T, hostKeys string) *world {
 	check(t, w.card.ResetCounts())
 	check(t, os.WriteFile(filepath.Join(dir, "site.pem"), pki.WebRootsPEM(), 0o600))
 
-	site := w.startSite(t, pki)
+	site := w.startSite(t, pki, shape)
 	w.rig = start(t, options(t, dir, fmt.Sprintf(
 		"[card]\nmodules = [%q]\n[[host]]\nname = %q\naddress = %q\ntls_roots = \"site.pem\"\n%s",
 		w.card.Module(), siteName, site.Listener.Addr(), hostKeys)), New)
@@ -70,7 +73,7 @@ func newWorld(t *testing.T, hostKeys string) *world {
 }
 
 // startSite starts a site that answers with the SATU of whoever comes.
-func (w *world) startSite(t *testing.T, pki *fineidtest.PKI) *httptest.Server {
+func (w *world) startSite(t *testing.T, pki *fineidtest.PKI, shape []func(*httptest.Server)) *httptest.Server {
 	t.Helper()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
@@ -90,6 +93,14 @@ func (w *world) startSite(t *testing.T, pki *fineidtest.PKI) *httptest.Server {
 	site.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clientCAs}
 	site.EnableHTTP2 = true
 	site.Config.ErrorLog = log.New(io.Discard, "", 0)
+	site.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			w.dials.Add(1)
+		}
+	}
+	for _, change := range shape {
+		change(site)
+	}
 	site.StartTLS()
 	t.Cleanup(site.Close)
 	return site
