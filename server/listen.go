@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -159,6 +160,22 @@ func (s *Server) Serve(ctx context.Context) error {
 	}))
 }
 
+// reportPanics writes to the log what http.Server would say in ErrorLog only,
+// where it drowns among clients that break off.
+func (s *Server) reportPanics(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if v := recover(); v != nil {
+				if v != http.ErrAbortHandler {
+					s.log.Error("a handler panicked", "panic", v, "stack", string(debug.Stack()))
+				}
+				panic(http.ErrAbortHandler) // ends the connection without saying it again
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
 // ListenAndServe serves next behind Middleware until ctx ends, then lets
 // requests under way finish for ten seconds. It returns nil after that.
 func (s *Server) ListenAndServe(ctx context.Context, next http.Handler) error {
@@ -166,7 +183,7 @@ func (s *Server) ListenAndServe(ctx context.Context, next http.Handler) error {
 		return err
 	}
 	main := &http.Server{
-		Handler: s.Middleware(next), ConnContext: s.ConnContext, TLSConfig: s.TLSConfig(),
+		Handler: s.reportPanics(s.Middleware(next)), ConnContext: s.ConnContext, TLSConfig: s.TLSConfig(),
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // mostly clients that break off
 	}

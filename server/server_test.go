@@ -59,13 +59,35 @@ type site struct {
 	srv   *server.Server
 	ahead atomic.Int64 // how far the server's clock is ahead, in nanoseconds
 	seen  atomic.Pointer[http.Request]
+	log   lockedBuffer
+	stop  func()        // ends the serving
+	held  chan struct{} // the application is at /hold
+	leave chan struct{} // lets it go on
+}
+
+// lockedBuffer is a bytes.Buffer for several goroutines.
+type lockedBuffer struct {
+	mu sync.Mutex // guards b
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // newSite writes what a configuration needs into a directory and starts a server
 // by it. The listen section comes from the test.
 func newSite(t *testing.T, listen string) *site {
 	t.Helper()
-	s := &site{t: t, dir: t.TempDir()}
+	s := &site{t: t, dir: t.TempDir(), held: make(chan struct{}), leave: make(chan struct{})}
 	s.pki, _ = testPKI()
 	s.write("roots.pem", s.pki.RootsPEM())
 	s.write("issuing.pem", s.pki.IssuingPEM())
@@ -129,12 +151,13 @@ func (s *site) start(config server.Config) {
 	s.t.Helper()
 	var err error
 	s.srv, err = server.New(s.t.Context(), config, server.Options{
-		Log: slog.New(slog.DiscardHandler),
+		Log: slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Now: func() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) },
 	})
 	s.must(err)
 	s.must(s.srv.Listen())
 	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
 	ended := make(chan error)
 	go func() { ended <- s.srv.ListenAndServe(ctx, http.HandlerFunc(s.hello)) }()
 	s.t.Cleanup(func() {
@@ -145,12 +168,23 @@ func (s *site) start(config server.Config) {
 		if err := s.srv.Close(); err != nil {
 			s.t.Error(err)
 		}
+		// However much is logged, nobody is named.
+		if log := strings.ToUpper(s.log.String()); strings.Contains(log, satu) || strings.Contains(log, "MAIJA") || strings.Contains(log, "MÄKELÄ") {
+			s.t.Errorf("the log names a person:\n%s", log)
+		}
 	})
 }
 
 // hello is the application.
 func (s *site) hello(w http.ResponseWriter, r *http.Request) {
 	s.seen.Store(r)
+	switch r.URL.Path {
+	case "/hold":
+		s.held <- struct{}{}
+		<-s.leave
+	case "/panic":
+		panic("the application's mistake")
+	}
 	user, _ := server.UserFrom(r.Context())
 	fmt.Fprintf(w, "hello %s", user.Name())
 }
