@@ -116,6 +116,7 @@ func runPrompt(ctx context.Context, std stdio, args []string) error {
 		stream.Close()
 		err = <-ended
 		if ctx.Err() != nil {
+			fmt.Fprintln(std.err) // after the ^C that the terminal shows
 			return nil
 		}
 		return err
