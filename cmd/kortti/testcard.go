@@ -90,10 +90,6 @@ func createTestcard(std stdio, args []string) error {
 	if err != nil {
 		return err
 	}
-	authority, err := openPKI(folder)
-	if err != nil {
-		return err
-	}
 	c, err := softhsm.Create(filepath.Join(*dir, *name), softhsm.Spec{PIN: *pin, Key: softhsm.KeyType(*key)})
 	if errors.Is(err, softhsm.ErrExists) {
 		return &control.Error{Message: err.Error(), Hint: "Give another --name, or delete that card first: kortti testcard delete"}
@@ -101,7 +97,11 @@ func createTestcard(std stdio, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := personalise(c, authority, *given, *surname, number); err != nil {
+	authority, err := openPKI(folder)
+	if err == nil {
+		err = personalise(c, authority, *given, *surname, number)
+	}
+	if err != nil {
 		return errors.Join(err, c.Delete())
 	}
 	info := testcardInfo{Dir: c.Dir(), Label: c.Spec().Label, Name: fmt.Sprintf("%s %s %s", *surname, *given, number),

@@ -157,6 +157,53 @@ func TestMissingProgramIsNamed(t *testing.T) {
 	}
 }
 
+// What a machine may lack is named before anything is built on it, with the
+// package that brings it.
+func TestMissingPackageIsNamed(t *testing.T) {
+	for name, tt := range map[string]struct {
+		programs []string // what PATH still has
+		hide     string   // folders that look empty
+		want     string
+	}{
+		"C compiler": {programs: []string{"curl"}, want: "kortti demo: kortti testcard: test cards need a C compiler (cc), which is not installed: install the packages gcc and libc6-dev (Debian: apt install gcc libc6-dev)\n"},
+		"curl":       {programs: []string{"cc"}, want: "kortti demo: the demo logs in with curl, which is not installed: install the package curl (Debian: apt install curl)\n"},
+		"SoftHSM":    {programs: []string{"cc", "curl"}, hide: "/usr/lib*/softhsm /usr/lib/*/softhsm", want: "kortti demo: kortti testcard: test cards need SoftHSM (libsofthsm2.so), which is not installed: install the package softhsm2 (Debian: apt install softhsm2)\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tmp, bin, cache := t.TempDir(), t.TempDir(), t.TempDir()
+			for _, program := range tt.programs {
+				path, err := exec.LookPath(program)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Symlink(path, filepath.Join(bin, program)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cmd := demo(tmp)
+			if tt.hide != "" { // in a mount namespace of its own
+				const hide = `for d in $1; do [ ! -d "$d" ] || mount -t tmpfs tmpfs "$d" || exit; done; PATH=$2 exec "$3" demo`
+				args := []string{"--mount", "sh", "-c", hide, "sh", tt.hide, bin, programs.Path("kortti")}
+				if os.Getuid() != 0 {
+					args = append([]string{"--map-root-user"}, args...)
+				}
+				inside := exec.Command("unshare", args...)
+				inside.Env = cmd.Env
+				cmd = inside
+			} else {
+				cmd.Env = append(cmd.Env, "PATH="+bin)
+			}
+			cmd.Env = append(cmd.Env, "XDG_CACHE_HOME="+cache)
+			var errs bytes.Buffer
+			cmd.Stderr = &errs
+			if err := cmd.Run(); err == nil || cmd.ProcessState.ExitCode() != 1 || errs.String() != tt.want {
+				t.Errorf("%v; want %q, got:\n%s", cmd.ProcessState, tt.want, errs.String())
+			}
+			nothingLeft(t, tmp)
+		})
+	}
+}
+
 func demo(tmp string, args ...string) *exec.Cmd {
 	cmd := exec.Command(programs.Path("kortti"), append([]string{"demo"}, args...)...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)

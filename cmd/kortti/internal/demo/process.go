@@ -115,8 +115,12 @@ func output(ctx context.Context, dir, bin string, args ...string) (string, error
 	var errs strings.Builder
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
-	if err != nil {
-		return string(out), fmt.Errorf("%s %s: %w\n%s", filepath.Base(bin), args[0], err, strings.TrimSpace(errs.String()))
+	said := strings.TrimSpace(errs.String())
+	switch {
+	case err == nil:
+		return string(out), nil
+	case said != "" && ctx.Err() == nil:
+		return "", errors.New(said) // it names the program and what to do
 	}
-	return string(out), nil
+	return "", fmt.Errorf("%s %s: %w", filepath.Base(bin), args[0], err)
 }

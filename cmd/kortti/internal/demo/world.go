@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -46,13 +47,16 @@ type world struct {
 	loginAt, siteAt string // host:port on loopback
 }
 
-// programs finds the programs beside this one.
+// programs finds curl and the programs beside this one.
 func (w *world) programs() error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	w.kortti = self
+	if _, err := exec.LookPath("curl"); err != nil {
+		return errors.New("the demo logs in with curl, which is not installed: install the package curl (Debian: apt install curl)")
+	}
 	for name, path := range map[string]*string{"kortti-server": &w.server, "relyingparty": &w.site} {
 		*path = filepath.Join(filepath.Dir(self), name)
 		if _, err := os.Stat(*path); err != nil {
