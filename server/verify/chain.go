@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/kortti-id/kortti/fineid"
@@ -123,7 +124,13 @@ func (r *run) checkChain(leaf *x509.Certificate, hints [][]byte) ([]*x509.Certif
 		}
 		return nil, r.fail(CheckChain, CodeUntrustedIssuer, fmt.Sprintf("no chain from %s to a configured anchor", issuer), describe(err))
 	}
-	chain := bestChain(chains)
+	ours := slices.DeleteFunc(slices.Clone(chains), func(chain []*x509.Certificate) bool {
+		return len(chain) > 1 && impostor(chain[1])
+	})
+	if len(ours) == 0 {
+		return nil, r.fail(CheckChain, CodeUntrustedIssuer, fmt.Sprintf("the issuing CA has the name of DVV's %q and is not the published one; if DVV has renewed it, a newer version of this program knows it", leaf.Issuer.CommonName), nil)
+	}
+	chain := bestChain(ours)
 	if chain == nil {
 		return nil, r.fail(CheckChain, CodeUntrustedIssuer, "the certificate is itself an anchor", nil)
 	}
@@ -155,6 +162,16 @@ func describe(err error) error {
 		return errors.New("a critical extension is not understood")
 	}
 	return errors.New("chain not built")
+}
+
+// impostor tells whether a CA has the name of a published issuing CA of DVV
+// without being it. Holders are placed by their issuer's name, so with another
+// trust anchor beside DVV's, whoever runs that one could else mint citizens.
+func impostor(ca *x509.Certificate) bool {
+	if _, pinned := fineid.Pinned(ca); pinned {
+		return false
+	}
+	return slices.ContainsFunc(fineid.Pins(), func(p fineid.Pin) bool { return !p.Root && p.CN == ca.Subject.CommonName })
 }
 
 // bestChain prefers a chain to a real root over one to an issuing CA that is

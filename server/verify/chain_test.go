@@ -150,3 +150,30 @@ func TestCertificatesForOtherUses(t *testing.T) {
 		}
 	}
 }
+
+// Whoever runs another trusted root cannot take the name of DVV's issuing CA.
+func TestImpostorOfAPublishedCA(t *testing.T) {
+	pki, err := fineidtest.New(fineidtest.Options{ECOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := newAnchors([]*x509.Certificate{pki.Root.Certificate}, nil, pins(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, accepted := range map[string]bool{"DVV Citizen Certificates - G4E": false, "DVV Citizen Certificates - G99": true} {
+		issuing := certify(t, &x509.Certificate{
+			Subject: pkix.Name{CommonName: name, Organization: []string{"Digi- ja vaestotietovirasto CA"}},
+			IsCA:    true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		}, pki.Root.Certificate, key, pki.Root.Key)
+		leaf := certify(t, &x509.Certificate{Subject: pkix.Name{SerialNumber: "99912345V"}, KeyUsage: x509.KeyUsageDigitalSignature}, issuing, key, key)
+		r := newRun(&state{anchors: a, now: time.Now})
+		if _, err := r.checkChain(leaf, [][]byte{issuing.Raw}); (err == nil) != accepted {
+			t.Errorf("below %s: %v", name, err)
+		}
+	}
+}
