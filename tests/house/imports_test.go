@@ -1,5 +1,5 @@
 // Package house keeps the rules of the house that no compiler knows: who may
-// import whom, and what may need cgo.
+// import whom, what may need cgo, and what make says before it starts.
 package house
 
 import (

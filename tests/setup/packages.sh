@@ -21,9 +21,10 @@ if ! command -v dpkg-query >/dev/null 2>&1 || ! command -v apt-get >/dev/null 2>
   if [ "$1" = demo ] && command -v cc >/dev/null 2>&1 && command -v curl >/dev/null 2>&1; then
     exit 0 # another system that has the tools; a missing SoftHSM is named by the demo itself
   fi
-  echo "This machine has no apt-get, so nothing can be installed by itself." >&2
-  echo "Needed $why. On Debian these packages bring it:" >&2
-  echo "  $want" | tr -s ' \n' ' ' >&2; echo >&2
+  echo "Packages are needed $why," >&2
+  echo "but this machine has no apt-get to install them with. Install what Debian calls:" >&2
+  # shellcheck disable=SC2086
+  echo " " $want >&2
   exit 1
 fi
 
@@ -36,7 +37,8 @@ done
 sudo=""
 if [ "$(id -u)" -ne 0 ]; then
   if ! command -v sudo >/dev/null 2>&1; then
-    echo "Packages are missing and neither root nor sudo is at hand. Have them installed:" >&2
+    echo "Packages are needed $why," >&2
+    echo "but you are not root and there is no sudo. Have them installed:" >&2
     echo "  apt-get install$missing" >&2
     exit 1
   fi
@@ -47,9 +49,11 @@ echo " $missing"
 export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
+trap 'exit 130' INT TERM
 apt() { $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 "$@"; }
+# A source that cannot be updated need not be the one that the packages are in.
 # shellcheck disable=SC2086
-if ! { apt update && apt install --no-install-recommends $missing; } >"$log" 2>&1; then
+if ! { apt update; apt install --no-install-recommends $missing; } >"$log" 2>&1; then
   tail -n 20 "$log" >&2
   echo "The packages could not be installed. The lines above say why; then run the same command again." >&2
   exit 1
