@@ -43,6 +43,7 @@ func startAgent(t *testing.T, hosts string) *running {
 	agent := r.command("agent", "--config", config)
 	var said strings.Builder
 	agent.Stderr = &said
+	agent.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // a test that is killed leaves none behind
 	if err := agent.Start(); err != nil {
 		t.Fatal(err)
 	}
