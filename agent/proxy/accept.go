@@ -16,6 +16,20 @@ import (
 type accepting struct {
 	net.Listener
 	proxy *Proxy
+
+	away     chan struct{} // full while maxTurnedAway connections are being turned away
+	logged   time.Time     // used by Accept alone, as is the next
+	unlogged int           // refusals since then
+}
+
+// Bounds on what another user can make the agent hold and write.
+const (
+	maxTurnedAway = 32
+	logPause      = 10 * time.Second
+)
+
+func newAccepting(l net.Listener, p *Proxy) *accepting {
+	return &accepting{Listener: l, proxy: p, away: make(chan struct{}, maxTurnedAway)}
 }
 
 // Accept returns the next connection of the user as a *programConn.
@@ -34,8 +48,25 @@ func (l *accepting) Accept() (net.Conn, error) {
 		if err == nil {
 			return &programConn{TCPConn: tcp, peer: owner}, nil
 		}
-		l.proxy.cfg.Log.Warn("connection to the proxy refused", "error", err)
-		l.proxy.running.Go(func() { turnAway(tcp) })
+		l.refuse(tcp, err)
+	}
+}
+
+// refuse turns a connection away, with an answer if there are not too many.
+func (l *accepting) refuse(conn *net.TCPConn, why error) {
+	l.unlogged++
+	if time.Since(l.logged) > logPause {
+		l.proxy.cfg.Log.Warn("connections to the proxy refused", "number", l.unlogged, "error", why)
+		l.logged, l.unlogged = time.Now(), 0
+	}
+	select {
+	case l.away <- struct{}{}:
+		l.proxy.running.Go(func() {
+			turnAway(conn)
+			<-l.away
+		})
+	default:
+		conn.Close()
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -44,6 +45,33 @@ func TestOtherUsersAreRefused(t *testing.T) {
 		if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil {
 			t.Error("the connection is still open")
 		}
+	}
+}
+
+// TestFloodOfOtherUsers opens more connections than are turned away with an
+// answer: the rest is closed at once, and the log does not fill.
+func TestFloodOfOtherUsers(t *testing.T) {
+	var log bytes.Buffer
+	r := newRig(t, never(t), func(c *Config) {
+		c.Peer = refuseAll
+		c.Log = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	var conns []net.Conn
+	for range 4 * maxTurnedAway {
+		conns = append(conns, r.dial())
+	}
+	answered := 0
+	for _, c := range conns {
+		if b, _ := io.ReadAll(c); len(b) > 0 { // one that is closed at once may be reset
+			answered++
+		}
+	}
+	if answered < maxTurnedAway || answered > 2*maxTurnedAway {
+		t.Errorf("%d of %d got an answer", answered, len(conns))
+	}
+	r.stop()
+	if n := strings.Count(log.String(), "refused"); n != 1 {
+		t.Errorf("%d lines in the log", n)
 	}
 }
 

@@ -153,7 +153,7 @@ func (p *Proxy) Serve(ctx context.Context, listener net.Listener) error {
 
 	failed := make(chan error, 2)
 	var servers sync.WaitGroup
-	servers.Go(func() { failed <- front.Serve(&accepting{Listener: listener, proxy: p}) })
+	servers.Go(func() { failed <- front.Serve(newAccepting(listener, p)) })
 	servers.Go(func() { failed <- inner.ServeTLS(p.listed, "", "") })
 	var err error
 	select {
