@@ -102,6 +102,7 @@ func (a *Agent) requireConsent(ctx context.Context, who asker, host, port string
 func (a *Agent) consentQuestion(program consent.Program, host string, keys []consent.Key) prompt.Question {
 	q := prompt.Question{
 		Key:    "consent " + program.Key() + " " + host,
+		Pause:  "consent " + program.Shown() + " " + host, // a new process or connection is the same to the person
 		Prompt: control.Prompt{Kind: control.PromptConsent, Host: host, Program: program.Shown()},
 	}
 	var fingerprints []string

@@ -56,16 +56,6 @@ func TestConsent(t *testing.T) {
 	}
 	check(t, <-r.admitting(within(t), 1, "a.example.fi")) // not asked again
 
-	end = r.admitting(within(t), 2, "a.example.fi") // another program
-	p = next(t, stream, control.EventPrompt).Prompt
-	check(t, r.answer(t, p.ID, control.Answer{Allow: &no}))
-	if err := <-end; !errors.Is(err, prompt.ErrDenied) {
-		t.Error(err)
-	}
-	if err := <-r.admitting(within(t), 2, "a.example.fi"); !errors.Is(err, prompt.ErrPaused) {
-		t.Error(err)
-	}
-
 	check(t, r.client.DeleteConsent(within(t), list[0].ID))
 	ctx, cancel := context.WithCancel(within(t))
 	end = r.admitting(ctx, 1, "a.example.fi")
@@ -75,7 +65,20 @@ func TestConsent(t *testing.T) {
 		t.Error(ev)
 	}
 	<-end
-	if want := "[consent consent-denied consent-ended]"; fmt.Sprint(r.decisions(t)) != want {
+
+	end = r.admitting(within(t), 2, "a.example.fi") // another program
+	p = next(t, stream, control.EventPrompt).Prompt
+	check(t, r.answer(t, p.ID, control.Answer{Allow: &no}))
+	if err := <-end; !errors.Is(err, prompt.ErrDenied) {
+		t.Error(err)
+	}
+	// Nor may it ask again by opening another connection.
+	for _, connection := range []uint32{2, 3} {
+		if err := <-r.admitting(within(t), connection, "a.example.fi"); !errors.Is(err, prompt.ErrPaused) {
+			t.Error(err)
+		}
+	}
+	if want := "[consent consent-ended consent-denied]"; fmt.Sprint(r.decisions(t)) != want {
 		t.Errorf("%v, want %s", r.decisions(t), want)
 	}
 }

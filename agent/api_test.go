@@ -253,6 +253,24 @@ func TestFinalTry(t *testing.T) {
 	check(t, err)
 }
 
+// TestFinalTryThatThePromptDidNotSay confirms in advance: the PIN went down to
+// its last try, by another program say, after the prompt was shown.
+func TestFinalTryThatThePromptDidNotSay(t *testing.T) {
+	cards := newFakeCards(person(t, 0))
+	r := startFake(t, cards, "")
+	p, err := r.client.Unlock(within(t), control.CardSelection{})
+	check(t, err)
+	cards.mu.Lock()
+	final := *cards.readers[0].Card
+	final.PIN.FinalTry = true
+	cards.readers[0].Card = &final
+	cards.mu.Unlock()
+	wantCode(t, r.answer(t, p.ID, control.Answer{PIN: pin(rightPIN), ConfirmFinal: true}), control.CodePINFinalTry)
+	if n := cards.tries(); n != 0 {
+		t.Errorf("%d logins", n)
+	}
+}
+
 func TestPromptEndsWithItsCard(t *testing.T) {
 	cards := newFakeCards(person(t, 0))
 	r := startFake(t, cards, "")

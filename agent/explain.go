@@ -47,6 +47,7 @@ var answers = []struct {
 	{prompt.ErrNoFrontEnd, http.StatusServiceUnavailable, control.CodeNoFrontEnd, "Start the tray app or run: kortti prompt"},
 	{prompt.ErrExpired, http.StatusServiceUnavailable, control.CodeExpired, "Answer the prompt of the tray app or of kortti prompt."},
 	{prompt.ErrPaused, http.StatusServiceUnavailable, "prompt-paused", ""},
+	{prompt.ErrTooMany, http.StatusServiceUnavailable, "prompt-full", "Answer the open prompts first."},
 	{prompt.ErrDenied, http.StatusForbidden, control.CodeNoConsent, "Allow the program when it asks again."},
 	{prompt.ErrCancelled, http.StatusForbidden, "cancelled", "Answer the prompt when it comes again."},
 	{prompt.ErrNotFound, http.StatusNotFound, control.CodeNotFound, ""},

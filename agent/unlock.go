@@ -88,7 +88,8 @@ func (a *Agent) login(ctx context.Context, p control.Prompt, f card.Fingerprint,
 	if !p.PinPad {
 		pin = card.NewPIN(answer.PIN)
 	}
-	err := a.cards.Unlock(ctx, f, pin, card.UnlockOptions{ConfirmFinal: answer.ConfirmFinal})
+	// Nobody can have confirmed what the prompt did not say.
+	err := a.cards.Unlock(ctx, f, pin, card.UnlockOptions{ConfirmFinal: answer.ConfirmFinal && p.FinalTry})
 	record := control.AuditRecord{Decision: audit.Unlock, Card: p.Card, Certificate: p.Certificate}
 	if err != nil {
 		record.Decision, record.Reason = audit.UnlockRefused, explain(err).Code

@@ -68,7 +68,7 @@ func (d *Desk) Ask(ctx context.Context, q Question) (control.Answer, error) {
 	d.mu.Lock()
 	m := d.find(q.Key)
 	if m == nil {
-		if err := d.mayAsk(q.Key); err != nil {
+		if err := d.mayAsk(&q); err != nil {
 			d.mu.Unlock()
 			return control.Answer{}, err
 		}
@@ -144,7 +144,7 @@ func (d *Desk) Answer(ctx context.Context, id string, a control.Answer) (control
 		return control.AnswerResult{}, bad
 	}
 	if declined != nil {
-		d.pause(m.Key)
+		d.pause(m.pauseKey())
 		d.finish(m, control.Answer{}, declined)
 		return control.AnswerResult{Done: true}, nil
 	}
@@ -275,14 +275,16 @@ func (d *Desk) find(key string) *matter {
 }
 
 // mayAsk tells why a program may not raise a prompt now.
-func (d *Desk) mayAsk(key string) error {
+func (d *Desk) mayAsk(q *Question) error {
 	switch {
 	case d.closed:
 		return ErrClosed
 	case d.fronts == 0:
 		return ErrNoFrontEnd
-	case time.Now().Before(d.paused[key]):
+	case time.Now().Before(d.paused[q.pauseKey()]):
 		return ErrPaused
+	case len(d.open) >= maxOpen:
+		return ErrTooMany
 	}
 	return nil
 }

@@ -24,12 +24,16 @@ const (
 	Pause = 10 * time.Second
 )
 
+// maxOpen is how many prompts may be open when a program asks for one more.
+const maxOpen = 16
+
 // Errors that end a wait for an answer.
 var (
 	ErrNoFrontEnd = errors.New("nobody can be asked: no tray app and no kortti prompt is running")
 	ErrCancelled  = errors.New("the prompt was cancelled")
 	ErrDenied     = errors.New("the person did not allow it")
 	ErrPaused     = errors.New("the person has just said no; programs may ask again in a moment")
+	ErrTooMany    = errors.New("too many prompts are open")
 	ErrExpired    = errors.New("nobody answered the prompt in time")
 	ErrClosed     = errors.New("the agent is ending")
 )
@@ -51,6 +55,10 @@ type Question struct {
 	// Key makes requests share a prompt. It names all that the prompt is bound
 	// to: the kind, the certificate and the card's epoch, say.
 	Key string
+	// Pause is what programs may not ask again for a while when the person said
+	// no; "" means the same Key. It is wider than Key where one that was refused
+	// could ask anew under another key.
+	Pause string
 	// Epoch is the card's lock epoch that the question belongs to.
 	Epoch uint64
 	// Try acts on the answer: it logs in with the PIN, it remembers the consent.
@@ -61,6 +69,13 @@ type Question struct {
 	// Again says, after Try failed, what to ask then: a new prompt, never the
 	// same answer again. It is asked only while requests wait; nil means never.
 	Again func(err error) (Question, bool)
+}
+
+func (q *Question) pauseKey() string {
+	if q.Pause != "" {
+		return q.Pause
+	}
+	return q.Key
 }
 
 // check tells whether an answer fits the question, and how the person declined

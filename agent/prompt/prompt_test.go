@@ -231,6 +231,25 @@ func TestCancelPausesPrograms(t *testing.T) {
 	})
 }
 
+// TestTooManyPrompts is a program that asks under ever new keys.
+func TestTooManyPrompts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tb, tries := newTable(t), 0
+		defer tb.Attend()()
+		q := pinQuestion(&tries)
+		for i := range maxOpen {
+			q.Key = fmt.Sprint(i)
+			tb.waits(tb.ask(t.Context(), q))
+		}
+		tb.waits(tb.ask(t.Context(), q)) // joins its prompt
+		q.Key = "one more"
+		tb.ended(tb.ask(t.Context(), q), ErrTooMany)
+		if _, err := tb.Open(q); err != nil { // the person may always
+			t.Error(err)
+		}
+	})
+}
+
 func TestLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb, tries := newTable(t), 0
