@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kortti-id/kortti/card/internal/wire"
 	"github.com/kortti-id/kortti/softhsm"
 )
 
@@ -433,6 +434,26 @@ func TestACrashedSignerLocksTheCard(t *testing.T) {
 	_, err = signer.SignMessage(nil, []byte("x"), crypto.SHA384)
 	wantError(t, err, ErrModuleCrashed)
 	mustUnlock(t, m, c)
+}
+
+// SoftHSM sometimes cannot read a token while another process logs in to it.
+func TestATokenThatCannotBeReadJustNowStays(t *testing.T) {
+	c := newTestCard(t, softhsm.Spec{})
+	m := start(t, Config{Modules: []string{c.Module()}, Poll: time.Hour})
+	mustUnlock(t, m, c)
+	before := onlyCard(t, m)
+	var infos []wire.SlotInfo
+	for _, r := range m.Snapshot().Readers {
+		infos = append(infos, wire.SlotInfo{
+			ID: r.SlotID, Description: r.Name, Present: true,
+			Unread: &wire.Fault{Kind: wire.PKCS11, Function: "C_GetTokenInfo", Code: 5},
+		})
+	}
+	m.modules[0].update(infos, nil)
+	if after := onlyCard(t, m); after.State != Unlocked || after.Epoch != before.Epoch {
+		t.Errorf("card = %+v", after)
+	}
+	check(t, sign(t, m, c))
 }
 
 func TestTwoCardsAreIndependent(t *testing.T) {

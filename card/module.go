@@ -1,6 +1,7 @@
 package card
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -23,6 +24,7 @@ type module struct {
 
 	lister   *process // used by the goroutine only
 	failures int      // in a row; used by the goroutine only
+	unread   int      // looks in a row that could not read a token; used by the goroutine only
 
 	info  ModuleInfo // guarded by Manager.mu
 	slots []*slot    // guarded by Manager.mu
@@ -80,6 +82,9 @@ func (mod *module) pause() time.Duration {
 	poll := mod.manager.config.Poll
 	if mod.failures > 0 {
 		return min(poll<<min(mod.failures-1, 10), max(poll, maxBackoff))
+	}
+	if mod.unread > 0 {
+		return poll << min(mod.unread-1, 2)
 	}
 	mod.manager.mu.Lock()
 	watched := mod.manager.watched(mod)
@@ -149,20 +154,42 @@ func (mod *module) read(again bool) error {
 		return err
 	}
 	fresh := map[uint]*entry{}
-	for _, info := range answer.Slots {
-		if !hasToken(info) || mod.known(info, again) {
-			continue
+	unread := false
+	for i := range answer.Slots {
+		info := &answer.Slots[i]
+		switch {
+		case info.Unread != nil || !info.Present:
+		case !hasToken(*info) && mod.holdsCard(info.ID): // half-read, while its file was written to
+			info.Unread = &wire.Fault{Kind: wire.Protocol, Text: "the token says that nobody has initialised it"}
+		case hasToken(*info) && !mod.known(*info, again):
+			if fresh[info.ID], err = mod.readToken(info); err != nil {
+				return err
+			}
 		}
-		e, err := mod.readToken(info)
-		if err != nil {
-			return err
-		}
-		if e != nil {
-			fresh[info.ID] = e
+		if info.Unread != nil {
+			m.config.Log.Debug("a token cannot be read just now", "module", mod.path, "slot", info.ID, "error", info.Unread)
+			unread = true
 		}
 	}
+	mod.noteUnread(unread)
 	mod.update(answer.Slots, fresh)
 	return nil
+}
+
+// unreadLooks is how many looks in a row, each by a new lister, may fail to
+// read a token before its card counts as gone.
+const unreadLooks = 5
+
+// noteUnread ends a lister that could not read a token. SoftHSM's answers
+// CKR_GENERAL_ERROR for ever once another process, our signer, wrote to the
+// token while it looked; a new one reads it well.
+func (mod *module) noteUnread(unread bool) {
+	if !unread {
+		mod.unread = 0
+		return
+	}
+	mod.unread++
+	mod.stopLister()
 }
 
 // startLister starts a child and loads the module in it.
@@ -204,6 +231,14 @@ func (mod *module) known(info wire.SlotInfo, again bool) bool {
 	return !again || s.entry.signer != nil
 }
 
+// holdsCard says whether a card is known in the slot.
+func (mod *module) holdsCard(id uint) bool {
+	mod.manager.mu.Lock()
+	defer mod.manager.mu.Unlock()
+	s := mod.slot(id)
+	return s != nil && s.entry != nil
+}
+
 // slot returns the slot with this id, or nil; Manager.mu must be held.
 func (mod *module) slot(id uint) *slot {
 	for _, s := range mod.slots {
@@ -224,12 +259,17 @@ func (mod *module) slotOf(e *entry) *slot {
 	return nil
 }
 
-// readToken reads a card that is new; nil if it is gone again or cannot be read.
-func (mod *module) readToken(info wire.SlotInfo) (*entry, error) {
+// readToken reads a card that is new. It returns nil and notes in info what is
+// wrong if the card is gone again or cannot be read.
+func (mod *module) readToken(info *wire.SlotInfo) (*entry, error) {
 	m := mod.manager
 	answer, _, err := mod.lister.call(m.ctx, m.limits.token, wire.Request{Op: wire.Token, Slot: info.ID}, nil)
 	if answer.Fault != nil {
-		m.config.Log.Info("a card cannot be read", "module", mod.path, "slot", info.ID, "error", answer.Fault)
+		if errors.Is(failure("read the card", answer.Fault), ErrRemoved) {
+			info.Present = false
+		} else {
+			info.Unread = answer.Fault
+		}
 		return nil, nil
 	}
 	if err != nil {
@@ -279,8 +319,18 @@ func (mod *module) update(infos []wire.SlotInfo, fresh map[uint]*entry) {
 // updateCard makes s hold the card that info tells of; Manager.mu must be held.
 func (mod *module) updateCard(s *slot, info wire.SlotInfo, fresh *entry) {
 	m := mod.manager
+	if info.Unread != nil {
+		if e := s.entry; e == nil || e.signer != nil || e.starting != nil || mod.unread < unreadLooks {
+			return // the next look will tell; an unlocked card is watched by its signer
+		}
+		info.Present = false
+	}
 	if e := s.entry; e != nil {
-		gone := !hasToken(info) || e.card.ID != cardID(mod.path, info.ID, info.Token)
+		id := cardID(mod.path, info.ID, info.Token)
+		if fresh != nil {
+			id = fresh.card.ID // read after info
+		}
+		gone := !hasToken(info) || e.card.ID != id
 		changed := fresh != nil && e.signer == nil && !sameCertificates(fresh.card.Certificates, e.card.Certificates)
 		if gone || changed {
 			m.forget(s, e, ErrRemoved)

@@ -40,7 +40,7 @@ func load(path string) (*module, string, error) {
 // finalize lets the module clean up; the process ends right after it.
 func (m *module) finalize() { _ = m.Finalize() }
 
-// slots lists all slots. A slot whose token cannot be read is listed without.
+// slots lists all slots with the names of the tokens in them.
 func (m *module) slots() ([]wire.SlotInfo, error) {
 	ids, err := m.slotList()
 	if err != nil {
@@ -54,13 +54,27 @@ func (m *module) slots() ([]wire.SlotInfo, error) {
 		}
 		slot := wire.SlotInfo{ID: id, Description: trim(info.SlotDescription), Present: info.Flags&pkcs11.CKF_TOKEN_PRESENT != 0}
 		if slot.Present {
-			if token, err := m.tokenInfo(id); err == nil {
-				slot.Token = *token
-			}
+			m.nameToken(&slot)
 		}
 		slots = append(slots, slot)
 	}
 	return slots, nil
+}
+
+// nameToken fills in the slot's token. One that left, or that the module does
+// not know, counts as absent; any other error may pass, as SoftHSM's does while
+// another process writes to the token.
+func (m *module) nameToken(slot *wire.SlotInfo) {
+	token, err := m.GetTokenInfo(slot.ID)
+	switch {
+	case err == nil:
+		slot.Token = tokenInfo(token)
+	case errors.Is(err, pkcs11.Error(pkcs11.CKR_TOKEN_NOT_PRESENT)), errors.Is(err, pkcs11.Error(pkcs11.CKR_DEVICE_REMOVED)),
+		errors.Is(err, pkcs11.Error(pkcs11.CKR_TOKEN_NOT_RECOGNIZED)):
+		slot.Present = false
+	default:
+		slot.Unread = fault(failed("C_GetTokenInfo", err))
+	}
 }
 
 // slotListTries is enough for a few readers that arrive at once.
@@ -77,22 +91,28 @@ func (m *module) slotList() (ids []uint, err error) {
 	return ids, err
 }
 
-// tokenInfo reads CK_TOKEN_INFO.
-func (m *module) tokenInfo(slot uint) (*wire.TokenInfo, error) {
+// tokenInfo is CK_TOKEN_INFO without padding.
+func tokenInfo(info pkcs11.TokenInfo) wire.TokenInfo {
+	return wire.TokenInfo{
+		Label: trim(info.Label), Manufacturer: trim(info.ManufacturerID), Model: trim(info.Model), Serial: trim(info.SerialNumber),
+		Flags: info.Flags, MinPIN: info.MinPinLen, MaxPIN: info.MaxPinLen,
+	}
+}
+
+// readToken reads CK_TOKEN_INFO.
+func (m *module) readToken(slot uint) (*wire.TokenInfo, error) {
 	info, err := m.GetTokenInfo(slot)
 	if err != nil {
 		return nil, failed("C_GetTokenInfo", err)
 	}
-	return &wire.TokenInfo{
-		Label: trim(info.Label), Manufacturer: trim(info.ManufacturerID), Model: trim(info.Model), Serial: trim(info.SerialNumber),
-		Flags: info.Flags, MinPIN: info.MinPinLen, MaxPIN: info.MaxPinLen,
-	}, nil
+	token := tokenInfo(info)
+	return &token, nil
 }
 
 // token reads the token in a slot with its certificates and mechanisms. It
 // needs no PIN.
 func (m *module) token(slot uint) (*wire.TokenInfo, error) {
-	token, err := m.tokenInfo(slot)
+	token, err := m.readToken(slot)
 	if err != nil {
 		return nil, err
 	}

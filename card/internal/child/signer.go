@@ -32,7 +32,7 @@ type signer struct {
 // certificate and C_Login, the session is dead.)
 func (m *module) login(r wire.Request, pin []byte) (*signer, wire.Answer, error) {
 	var answer wire.Answer
-	token, err := m.tokenInfo(r.Slot)
+	token, err := m.readToken(r.Slot)
 	if err != nil {
 		return nil, answer, err
 	}
@@ -55,7 +55,7 @@ func (m *module) login(r wire.Request, pin []byte) (*signer, wire.Answer, error)
 	}
 	answer.Tried = true
 	loginErr := m.library.login(s.session, pin)
-	if after, err := m.tokenInfo(r.Slot); err == nil {
+	if after, err := m.readToken(r.Slot); err == nil {
 		answer.Token = after
 	}
 	if loginErr != nil {

@@ -91,7 +91,8 @@ type SlotInfo struct {
 	ID          uint
 	Description string
 	Present     bool
-	Token       TokenInfo // without Objects; empty if it could not be read
+	Token       TokenInfo // without mechanisms and certificates
+	Unread      *Fault    `json:",omitempty"` // why Token could not be read just now, though a card is there
 }
 
 // TokenInfo is CK_TOKEN_INFO with padding removed, and what was read of the
