@@ -46,11 +46,15 @@ type Program struct {
 // unknown is how a program is shown whose executable is not proved.
 const unknown = "unknown program"
 
-// interpreters run other people's code under their own name, so that consent
-// for one script must not cover all. Versions may follow the name.
-var interpreters = []string{
+// fronts run other programs' code under their own name, or pass on what comes
+// from elsewhere, as from another machine or a container; consent for one must
+// not cover all. Versions may follow the name.
+var fronts = []string{
 	"python", "node", "nodejs", "deno", "bun", "java", "perl", "ruby", "php", "lua", "guile", "mono", "dotnet",
 	"sh", "bash", "dash", "zsh", "fish", "ksh", "busybox", "pwsh", "tclsh", "wish", "Rscript", "emacs", "gjs", "qemu",
+	"ld-linux-x86-64.so", "ld-linux-aarch64.so", "ld-linux.so", "ld-musl-x86_64.so", "ld-musl-aarch64.so",
+	"sshd", "sshd-session", "ssh", "pasta", "pasta.avx", "passt", "passt.avx", "slirp4netns", "rootlesskit",
+	"socat", "nc", "ncat", "nc.openbsd", "nc.traditional",
 }
 
 // Key names the program in consents: by its path or, where the path says too
@@ -80,7 +84,7 @@ func (p Program) Rememberable() bool {
 		return false
 	}
 	base := strings.TrimRight(filepath.Base(p.Path), "0123456789.-")
-	return !slices.Contains(interpreters, base)
+	return !slices.Contains(fronts, base)
 }
 
 // Store holds consents: remembered ones in a file, others until the card is
