@@ -53,7 +53,7 @@ func certificateOf(c *card.Certificate) control.Certificate {
 	if c.X509 == nil {
 		return out
 	}
-	out.Subject, out.Issuer = c.X509.Subject.String(), c.X509.Issuer.CommonName
+	out.Subject, out.Issuer = fineid.DistinguishedName(c.X509.Subject), c.X509.Issuer.CommonName
 	out.Serial = c.X509.SerialNumber.Text(16)
 	out.NotBefore, out.NotAfter = c.X509.NotBefore, c.X509.NotAfter
 	out.Name = c.X509.Subject.CommonName

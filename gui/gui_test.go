@@ -42,7 +42,7 @@ func newFakeAgent(t *testing.T) (*fakeAgent, *control.Client) {
 			ID: "card-1", Label: "HENKILOKORTTI", State: control.Locked, PIN: control.PIN{Min: 4, Max: 12},
 			Certificates: []control.Certificate{{
 				SHA256: strings.Repeat("ab", 32), Name: "SPECIMEN-KORTTI LIISA ÅKE", Login: true,
-				Issuer: "CN=Kortti TEST Citizen Certificates - G1E,O=Kortti TEST,C=FI", NotAfter: time.Date(2030, 1, 2, 12, 0, 0, 0, time.UTC),
+				Issuer: "Kortti TEST Citizen Certificates - G1E", NotAfter: time.Date(2030, 1, 2, 12, 0, 0, 0, time.UTC),
 			}},
 		}}}},
 	}

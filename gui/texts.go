@@ -56,7 +56,7 @@ func (t Texts) State(c control.Card) string {
 
 // Certificate describes a certificate in a line.
 func (t Texts) Certificate(c control.Certificate) string {
-	return fmt.Sprintf("%s · %s %s", issuerName(c.Issuer), t.validUntil, c.NotAfter.Local().Format(time.DateOnly))
+	return fmt.Sprintf("%s · %s %s", c.Issuer, t.validUntil, c.NotAfter.Local().Format(time.DateOnly))
 }
 
 // Candidate describes a certificate among several.
@@ -106,16 +106,6 @@ func (t Texts) Error(err error) string {
 		return text
 	}
 	return ce.Error()
-}
-
-// issuerName is the common name in an issuer's distinguished name.
-func issuerName(dn string) string {
-	for part := range strings.SplitSeq(dn, ",") {
-		if cn, ok := strings.CutPrefix(strings.TrimSpace(part), "CN="); ok {
-			return cn
-		}
-	}
-	return dn
 }
 
 func english() Texts {

@@ -23,7 +23,7 @@ type Explanation struct {
 // Row is the verdict on one identity.
 type Row struct {
 	Fingerprint card.Fingerprint
-	Subject     string
+	Subject     string // its common name, for showing
 	Kept        bool
 	Rule        string // the rule that decided, for people
 }
@@ -88,7 +88,7 @@ func subject(id Identity) string {
 	if id.Leaf == nil {
 		return ""
 	}
-	return id.Leaf.Subject.String()
+	return id.Leaf.Subject.CommonName
 }
 
 // judge applies the rules to one identity and names the one that decided.

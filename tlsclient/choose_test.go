@@ -60,7 +60,7 @@ func TestRules(t *testing.T) {
 				t.Errorf("the host's demand: %+v", why)
 			}
 			row := why.Rows[0]
-			if row.Kept != c.kept || !strings.Contains(row.Rule, c.rule) || row.Subject != "CN=meri" || (why.Chosen != nil) != c.kept {
+			if row.Kept != c.kept || !strings.Contains(row.Rule, c.rule) || row.Subject != "meri" || (why.Chosen != nil) != c.kept {
 				t.Errorf("got %+v, chosen %v", row, why.Chosen)
 			}
 			if key.signatures.Load() != 0 {

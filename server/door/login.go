@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/kortti-id/kortti/fineid"
 	"github.com/kortti-id/kortti/server/session"
 	"github.com/kortti-id/kortti/server/users"
 )
@@ -89,7 +90,7 @@ func (d *Door) admit(r *http.Request, v *visit) (code string, err error) {
 	}
 	leaf := v.identity.Leaf
 	if err := d.Users.CertificateSeen(ctx, v.user.ID, users.Certificate{
-		SHA256: v.identity.Fingerprint, Issuer: distinguishedName(leaf.Issuer),
+		SHA256: v.identity.Fingerprint, Issuer: fineid.DistinguishedName(leaf.Issuer),
 		Serial: leaf.SerialNumber.Text(16), NotAfter: leaf.NotAfter,
 	}); err != nil {
 		return "", err

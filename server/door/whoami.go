@@ -2,15 +2,12 @@ package door
 
 import (
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
+	"github.com/kortti-id/kortti/fineid"
 	"github.com/kortti-id/kortti/server/users"
 )
 
@@ -72,40 +69,9 @@ func whoamiUser(u users.User) *WhoamiUser {
 
 func certificateOf(leaf *x509.Certificate, sha256 [32]byte) *WhoamiCertificate {
 	return &WhoamiCertificate{
-		Subject: distinguishedName(leaf.Subject), Issuer: distinguishedName(leaf.Issuer),
+		Subject: fineid.DistinguishedName(leaf.Subject), Issuer: fineid.DistinguishedName(leaf.Issuer),
 		Serial: leaf.SerialNumber.Text(16), NotAfter: leaf.NotAfter.UTC(), SHA256: fmt.Sprintf("%x", sha256),
 	}
-}
-
-// personalTypes are the attribute types of persons for which pkix.Name.String
-// has no name; it would print their values as hexadecimal DER.
-var personalTypes = []struct {
-	oid  asn1.ObjectIdentifier
-	name string
-}{
-	{asn1.ObjectIdentifier{2, 5, 4, 4}, "SN"},
-	{asn1.ObjectIdentifier{2, 5, 4, 12}, "title"},
-	{asn1.ObjectIdentifier{2, 5, 4, 42}, "GN"},
-	{asn1.ObjectIdentifier{2, 5, 4, 65}, "pseudonym"},
-}
-
-// distinguishedName writes a name by RFC 4514 for people to read. Nothing may be
-// decided by it.
-func distinguishedName(name pkix.Name) string {
-	var parts []string
-	for _, attribute := range slices.Backward(name.Names) {
-		part := pkix.RDNSequence{{attribute}}.String()
-		for _, t := range personalTypes {
-			if attribute.Type.Equal(t.oid) {
-				// As a common name, only to have the value escaped.
-				attribute.Type = asn1.ObjectIdentifier{2, 5, 4, 3}
-				part = t.name + strings.TrimPrefix(pkix.RDNSequence{{attribute}}.String(), "CN")
-				break
-			}
-		}
-		parts = append(parts, part)
-	}
-	return strings.Join(parts, ",")
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
