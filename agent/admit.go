@@ -47,6 +47,12 @@ func (a *Agent) admit(ctx context.Context, p peer.Peer, hostport string) (contex
 	return ctx, a.requireConsent(ctx, who, host, port, a.eligible(host, port)...)
 }
 
+// permit decides whether an admitted request may use the certificate that it has
+// come to, which can be one that was put in since: tlsclient.Config.Permit.
+func (a *Agent) permit(ctx context.Context, host, port string, id tlsclient.Identity) error {
+	return a.requireConsent(ctx, askerFrom(ctx), host, port, id.Fingerprint)
+}
+
 // eligible are the certificates that a request may come to use: the one that is
 // set or was chosen for the host, or all that can log in. Which of these the
 // host accepts is known only after a handshake, which consent comes before.

@@ -319,3 +319,37 @@ func TestModuleThatIsNone(t *testing.T) {
 		}
 	}
 }
+
+// TestCardThatComesLater is a program nobody allowed that asks while there is no
+// card, and whose request the host keeps until the person has put one in and
+// unlocked it for something else.
+func TestCardThatComesLater(t *testing.T) {
+	shaking, goOn := make(chan struct{}, 1), make(chan struct{})
+	w := newWorld(t, "", func(site *httptest.Server) {
+		site.TLS.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			shaking <- struct{}{}
+			<-goOn
+			return nil, nil
+		}
+	})
+	present := func() bool {
+		status, err := w.client.Status(within(t))
+		check(t, err)
+		return len(status.Cards) == 1
+	}
+	check(t, w.card.Pull())
+	waitFor(t, "the removal", func() bool { return !present() })
+	end := w.curling(t, "/")
+	<-shaking
+	check(t, w.card.Insert())
+	waitFor(t, "the card", present)
+	w.unlockNow(t)
+	stream := w.attend(t)
+	close(goOn)
+	p := next(t, stream, control.EventPrompt).Prompt
+	if p.Kind != control.PromptConsent {
+		t.Fatalf("%+v", p)
+	}
+	check(t, w.answer(t, p.ID, control.Answer{Allow: &no}))
+	wantReply(t, <-end, 403, control.CodeNoConsent)
+}

@@ -414,3 +414,35 @@ func TestHandshakeTimeout(t *testing.T) {
 		t.Errorf("got %v, want a time-out", err)
 	}
 }
+
+// TestPermitIsAskedForEachRequest has two requests on one pool, of which only
+// one may use the identity.
+func TestPermitIsAskedForEachRequest(t *testing.T) {
+	noLeaks(t)
+	people := newCA(t, "people", nil)
+	cert, key := newCard(t, people, "meri")
+	s := newServer(t, kind{tls.VersionTLS13, true, true}, []*ca{people}, ok)
+	type program struct{}
+	refused := errors.New("not this program")
+	tr := client(t, s, tlsclient.Config{
+		Source: newReader(cert),
+		Permit: func(ctx context.Context, name, port string, id tlsclient.Identity) error {
+			if name != host || port != "443" || id.Fingerprint != fingerprint(cert) {
+				t.Errorf("asked for %s at %s:%s", id.Fingerprint, name, port)
+			}
+			if ctx.Value(program{}) == "bad" {
+				return refused
+			}
+			return nil
+		},
+	})
+	if body, err := get(t.Context(), tr, "https://card.test/"); err != nil || body != "meri HTTP/2.0" {
+		t.Fatal(body, err)
+	}
+	if _, err := get(context.WithValue(t.Context(), program{}, "bad"), tr, "https://card.test/"); !errors.Is(err, refused) {
+		t.Errorf("got %v, want the refusal", err)
+	}
+	if c := tr.Counters(); c.Requests != 1 || key.signatures.Load() != 1 {
+		t.Errorf("%d signatures, %+v", key.signatures.Load(), c)
+	}
+}

@@ -14,8 +14,8 @@ const maxAttempts = 8
 
 // RoundTrip implements http.RoundTripper for https URLs. The request, its body
 // included, is handed over only when a connection is at hand, and only once.
-// Errors: those of this package, *UpstreamError, and what Config.Unlock,
-// Config.Choose or the request's context returned.
+// Errors: those of this package, *UpstreamError, and what Config.Permit,
+// Config.Unlock, Config.Choose or the request's context returned.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.roundTrip(req)
 	if err != nil && req.Body != nil {
@@ -67,6 +67,11 @@ func (t *Transport) conn(ctx context.Context, tg target, upgrade bool) (*conn, e
 		p, err := t.pool(ctx, tg)
 		if err != nil {
 			return nil, err
+		}
+		if t.config.Permit != nil && p.identity != nil {
+			if err := t.config.Permit(ctx, tg.host, tg.port, *p.identity); err != nil {
+				return nil, err
+			}
 		}
 		if upgrade {
 			p = p.forUpgrade()

@@ -110,6 +110,13 @@ type Config struct {
 	// error goes to all of them. nil means ErrLocked.
 	Unlock func(context.Context, UnlockRequest) error
 
+	// Permit says whether a request may use an identity at a host. It is called
+	// for every request that is about to get one of the identity's connections,
+	// with the request's own context and outside of any handshake, so it may ask
+	// the person. What a request waits for with others is no permission: the
+	// identity may have come after it. nil permits all.
+	Permit func(ctx context.Context, host, port string, identity Identity) error
+
 	// Choose picks one of candidates where the rules leave several, or where
 	// the host names no CA. It may ask the person or remember. It is called
 	// outside of any handshake, once for all requests that wait for the host,
