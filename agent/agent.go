@@ -131,7 +131,7 @@ func assemble(o Options, open func(card.Config) (cards, tlsclient.Source, error)
 	a.desk = prompt.NewDesk(a.events.publish)
 	a.transport = tlsclient.New(tlsclient.Config{
 		Source: recorder{source, a}, Permit: a.permit, Unlock: a.unlock, Choose: a.choose,
-		HostSettings: a.hostSettings, Log: a.log,
+		HostSettings: a.hostSettings, Distrusted: roots.IsLocal, Log: a.log,
 	})
 	a.onClose(a.transport.Close)
 	a.onClose(a.desk.Close) // before the transport waits for those who wait for prompts

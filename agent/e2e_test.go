@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -37,6 +38,8 @@ const (
 type world struct {
 	*rig
 	card    *softhsm.Card
+	pki     *fineidtest.PKI
+	site    *httptest.Server
 	root    string // file of the site's local root
 	hanging chan struct{}
 	dials   atomic.Int32 // connections that the site has got
@@ -49,7 +52,7 @@ func newWorld(t *testing.T, hostKeys string, shape ...func(*httptest.Server)) *w
 	dir := t.TempDir()
 	pki, err := fineidtest.New(fineidtest.Options{ECOnly: true, BaseURL: "http://127.0.0.1:1"})
 	check(t, err)
-	w := &world{hanging: make(chan struct{}, 100), root: filepath.Join(dir, "root.pem")}
+	w := &world{pki: pki, hanging: make(chan struct{}, 100), root: filepath.Join(dir, "root.pem")}
 	w.card, err = softhsm.Create(filepath.Join(dir, "card"), softhsm.Spec{})
 	check(t, err)
 	id := []byte{softhsm.AuthenticationID}
@@ -62,10 +65,10 @@ func newWorld(t *testing.T, hostKeys string, shape ...func(*httptest.Server)) *w
 	check(t, w.card.ResetCounts())
 	check(t, os.WriteFile(filepath.Join(dir, "site.pem"), pki.WebRootsPEM(), 0o600))
 
-	site := w.startSite(t, pki, shape)
+	w.startSite(t, shape)
 	w.rig = start(t, options(t, dir, fmt.Sprintf(
 		"[card]\nmodules = [%q]\n[[host]]\nname = %q\naddress = %q\ntls_roots = \"site.pem\"\n%s",
-		w.card.Module(), siteName, site.Listener.Addr(), hostKeys)), New)
+		w.card.Module(), siteName, w.site.Listener.Addr(), hostKeys)), New)
 	trust, err := w.client.Trust(within(t), siteName)
 	check(t, err)
 	check(t, os.WriteFile(w.root, []byte(trust.PEM), 0o600))
@@ -73,7 +76,7 @@ func newWorld(t *testing.T, hostKeys string, shape ...func(*httptest.Server)) *w
 }
 
 // startSite starts a site that answers with the SATU of whoever comes.
-func (w *world) startSite(t *testing.T, pki *fineidtest.PKI, shape []func(*httptest.Server)) *httptest.Server {
+func (w *world) startSite(t *testing.T, shape []func(*httptest.Server)) {
 	t.Helper()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
@@ -85,11 +88,11 @@ func (w *world) startSite(t *testing.T, pki *fineidtest.PKI, shape []func(*httpt
 		<-r.Context().Done()
 	})
 	site := httptest.NewUnstartedServer(mux)
-	cert, err := pki.ServerCert(siteName)
+	cert, err := w.pki.ServerCert(siteName)
 	check(t, err)
 	clientCAs := x509.NewCertPool()
-	clientCAs.AddCert(pki.Root.Certificate)
-	clientCAs.AddCert(pki.CitizenEC.Certificate)
+	clientCAs.AddCert(w.pki.Root.Certificate)
+	clientCAs.AddCert(w.pki.CitizenEC.Certificate)
 	site.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clientCAs}
 	site.EnableHTTP2 = true
 	site.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -103,7 +106,7 @@ func (w *world) startSite(t *testing.T, pki *fineidtest.PKI, shape []func(*httpt
 	}
 	site.StartTLS()
 	t.Cleanup(site.Close)
-	return site
+	w.site = site
 }
 
 // reply is what curl got.
@@ -352,4 +355,56 @@ func TestCardThatComesLater(t *testing.T) {
 	}
 	check(t, w.answer(t, p.ID, control.Answer{Allow: &no}))
 	wantReply(t, <-end, 403, control.CodeNoConsent)
+}
+
+// TestUpstreamCertificates has somebody else play a host. The host's trust
+// anchors hold its local root too, as where the system trusts it, and the thief
+// has the local key.
+func TestUpstreamCertificates(t *testing.T) {
+	const victim = "pankki.example.fi"
+	var shown atomic.Pointer[tls.Certificate]
+	w := newWorld(t, "", func(site *httptest.Server) {
+		site.TLS.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return shown.Load(), nil }
+		site.TLS.Certificates = nil
+	})
+	local, err := w.roots.Get(victim)
+	check(t, err)
+	past, err := fineidtest.New(fineidtest.Options{ECOnly: true, Now: func() time.Time { return time.Now().AddDate(-2, 0, 0) }})
+	check(t, err)
+	anchors := filepath.Join(w.dir, "anchors.pem")
+	check(t, os.WriteFile(anchors, slices.Concat(w.pki.WebRootsPEM(), past.WebRootsPEM(), local.PEM()), 0o600))
+	_, err = w.client.PutHost(within(t), control.Host{
+		Name: victim, Consent: "always", Address: w.site.Listener.Addr().String(), TLSRoots: anchors,
+	})
+	check(t, err)
+	check(t, os.WriteFile(w.root, local.PEM(), 0o600))
+	w.unlockNow(t)
+	program := &http.Client{Transport: w.throughProxy(t)}
+	made := func(pki *fineidtest.PKI, name string) *tls.Certificate {
+		cert, err := pki.ServerCert(name)
+		check(t, err)
+		return &cert
+	}
+	for _, test := range []struct {
+		name string
+		cert *tls.Certificate
+		want int
+	}{
+		{"its local certificate", &local.Leaf, 502},
+		{"another name", made(w.pki, siteName), 502},
+		{"expired", made(past, victim), 502},
+		{"the right one", made(w.pki, victim), 200},
+	} {
+		before := w.count(t, "signatures")
+		shown.Store(test.cert)
+		resp, err := program.Get("https://" + victim + "/")
+		check(t, err)
+		resp.Body.Close()
+		if resp.StatusCode != test.want || test.want != 200 && resp.Header.Get("X-Kortti-Error") != "upstream-certificate" {
+			t.Errorf("%s: %s %v", test.name, resp.Status, resp.Header)
+		}
+		if n := w.count(t, "signatures") - before; test.want != 200 && n != 0 {
+			t.Errorf("%s: %d signatures", test.name, n)
+		}
+	}
 }

@@ -3,6 +3,7 @@ package tlsclient
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -41,7 +42,7 @@ func (t *Transport) dial(ctx context.Context, d dialing) (*conn, error) {
 		return nil, err
 	}
 	started := time.Now()
-	tc := tls.Client(w, d.tlsConfig())
+	tc := tls.Client(w, d.tlsConfig(t.config.Distrusted))
 	shake, cancel := context.WithTimeout(ctx, t.config.HandshakeTimeout)
 	defer cancel()
 	if err := tc.HandshakeContext(shake); err != nil {
@@ -80,7 +81,7 @@ func (t *Transport) connect(ctx context.Context, d dialing) (net.Conn, error) {
 	return t.config.DialContext(ctx, "tcp", address)
 }
 
-func (d dialing) tlsConfig() *tls.Config {
+func (d dialing) tlsConfig(distrusted func(*x509.Certificate) bool) *tls.Config {
 	c := &tls.Config{
 		ServerName:           d.target.host,
 		RootCAs:              d.settings.RootCAs,
@@ -93,7 +94,22 @@ func (d dialing) tlsConfig() *tls.Config {
 	if d.h1only || d.settings.ForceHTTP1 {
 		c.NextProtos = []string{"http/1.1"}
 	}
+	if distrusted != nil {
+		c.VerifyConnection = func(state tls.ConnectionState) error { return checkAnchors(state, distrusted) }
+	}
 	return c
+}
+
+var errDistrusted = errors.New("its trust anchor is not for hosts")
+
+// checkAnchors wants one chain that ends elsewhere than in a distrusted anchor.
+func checkAnchors(state tls.ConnectionState, distrusted func(*x509.Certificate) bool) error {
+	for _, chain := range state.VerifiedChains {
+		if !distrusted(chain[len(chain)-1]) {
+			return nil
+		}
+	}
+	return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: errDistrusted}
 }
 
 // lower returns the lower of two limits, where 0 is none.

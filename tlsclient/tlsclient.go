@@ -127,6 +127,10 @@ type Config struct {
 	// After a change call EndHost.
 	HostSettings func(host, port string) HostSettings
 
+	// Distrusted tells trust anchors that no host's own certificate may come
+	// from, whatever the host's RootCAs or the system say; nil distrusts none.
+	Distrusted func(anchor *x509.Certificate) bool
+
 	// DialContext connects; nil means a net.Dialer.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 

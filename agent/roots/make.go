@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -48,7 +50,7 @@ func templates(host string, now time.Time) (root, leaf *x509.Certificate) {
 	from := now.Add(-time.Hour).UTC().Truncate(time.Second)
 	to := from.Add(Lifetime - time.Second)
 	root = &x509.Certificate{
-		Subject:               pkix.Name{CommonName: rootName(host), Organization: []string{"Kortti"}},
+		Subject:               pkix.Name{CommonName: rootName(host), Organization: []string{organization}},
 		NotBefore:             from,
 		NotAfter:              to,
 		IsCA:                  true,
@@ -58,7 +60,7 @@ func templates(host string, now time.Time) (root, leaf *x509.Certificate) {
 	}
 	constrain(root, host)
 	leaf = &x509.Certificate{
-		Subject:               pkix.Name{Organization: []string{"Kortti"}, OrganizationalUnit: []string{"Local proxy"}},
+		Subject:               pkix.Name{Organization: []string{organization}, OrganizationalUnit: []string{"Local proxy"}},
 		NotBefore:             from,
 		NotAfter:              to,
 		BasicConstraintsValid: true,
@@ -73,12 +75,24 @@ func templates(host string, now time.Time) (root, leaf *x509.Certificate) {
 	return root, leaf
 }
 
+const (
+	organization = "Kortti"
+	namePrefix   = "Kortti "
+)
+
+// IsLocal tells a local root, this one's or another agent's, from all other
+// CAs. Local roots are for programs on this machine: a host that shows one is
+// not the host, even where a trust store holds the root.
+func IsLocal(ca *x509.Certificate) bool {
+	return strings.HasPrefix(ca.Subject.CommonName, namePrefix) && slices.Equal(ca.Subject.Organization, []string{organization})
+}
+
 // rootName is unique, because trust stores find and remove roots by it, and
 // within 64 characters (ub-common-name of RFC 5280, appendix A.1).
 func rootName(host string) string {
 	unique := make([]byte, 6)
 	rand.Read(unique) // never returns an error
-	return fmt.Sprintf("Kortti %.44s %s", host, hex.EncodeToString(unique))
+	return fmt.Sprintf("%s%.44s %s", namePrefix, host, hex.EncodeToString(unique))
 }
 
 // constrain limits the root to the host (RFC 5280, section 4.2.1.10). Names of
