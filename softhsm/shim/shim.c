@@ -10,7 +10,8 @@
  * It shows one reader with one slot (0). Each call is counted. The card can be
  * pulled and inserted: sessions of an earlier insertion are dead and the login
  * is gone. Wrong PINs use up tries, as on a card; SoftHSM itself never locks.
- * Calls are serial, as on a card, and a signature can be made as slow as one.
+ * Calls are serial, as on a card, also those of several processes, and a
+ * signature can be made as slow as one.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -63,6 +64,7 @@ _Static_assert(sizeof(struct state) <= STATE_SIZE, "the state file has one page"
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct functions *real; /* NULL: not initialized */
 static struct state *state;    /* mapped at the first C_Initialize */
+static int guard = -1;         /* SoftHSM's configuration file, for the lock between processes */
 static uint64_t seen;          /* the insertion that our sessions belong to */
 static word real_slot;
 static int real_slot_known;
@@ -204,26 +206,49 @@ static word find_real_slot(void)
 	return n ? CKR_OK : CKR_GENERAL_ERROR;
 }
 
-/* Takes the lock; on CKR_OK leave() must follow, otherwise the lock is free. */
+/* Keeps other processes out of SoftHSM, which reads a token that another one is
+ * just writing as half a token and may go on so for ever. Ends with the process
+ * that holds it, however that ends. */
+static void keep_others_out(void)
+{
+	while (guard >= 0 && flock(guard, LOCK_EX) && errno == EINTR)
+		;
+}
+
+static void open_guard(void)
+{
+	char path[PATH_MAX];
+	if (guard >= 0)
+		close(guard);
+	guard = beside(path, "softhsm2.conf") ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+}
+
+static void let_others_in(void)
+{
+	if (guard >= 0)
+		flock(guard, LOCK_UN);
+}
+
+static word leave(word rv)
+{
+	let_others_in();
+	pthread_mutex_unlock(&lock);
+	return rv;
+}
+
+/* Takes the locks; on CKR_OK leave() must follow, otherwise they are free. */
 static word enter(int index)
 {
 	count(index);
 	pthread_mutex_lock(&lock);
+	keep_others_out();
 	word rv = real ? find_real_slot() : CKR_CRYPTOKI_NOT_INITIALIZED;
 	uint64_t current = rv == CKR_OK ? insertion() : 0;
 	if (rv == CKR_OK && current != seen) {
 		seen = current;
 		real->C_CloseAllSessions(real_slot); /* ends the login too */
 	}
-	if (rv != CKR_OK)
-		pthread_mutex_unlock(&lock);
-	return rv;
-}
-
-static word leave(word rv)
-{
-	pthread_mutex_unlock(&lock);
-	return rv;
+	return rv == CKR_OK ? rv : leave(rv);
 }
 
 static word enter_slot(int index, word slot)
@@ -275,6 +300,8 @@ static word C_Initialize(word args)
 	if (!map_state())
 		return leave(CKR_GENERAL_ERROR);
 	count(I_C_Initialize);
+	open_guard();
+	keep_others_out();
 	struct functions *list = load_softhsm();
 	word rv = list ? initialize_softhsm(list, args) : CKR_GENERAL_ERROR;
 	if (rv == CKR_OK) {
@@ -291,6 +318,7 @@ static word C_Finalize(word reserved)
 	pthread_mutex_lock(&lock);
 	if (!real)
 		return leave(CKR_CRYPTOKI_NOT_INITIALIZED);
+	keep_others_out();
 	word rv = real->C_Finalize(reserved);
 	if (rv == CKR_OK)
 		real = NULL;
@@ -516,19 +544,22 @@ static word C_InitPIN(word session, word pin, word len)
 
 /* --- signing -------------------------------------------------------------- */
 
-/* Works as long as a card would, unless it is pulled. */
+/* Works as long as a card would, unless it is pulled. SoftHSM is not called
+ * meanwhile, so others need not wait. */
 static void sign_slowly(void)
 {
+	let_others_in();
 	uint64_t ms = __atomic_load_n(&state->sign_delay_ms, __ATOMIC_SEQ_CST);
 	const struct timespec slice = { 0, 1000000 };
 	struct timespec start, now;
 	clock_gettime(CLOCK_MONOTONIC, &start);
-	while (ms && insertion() == seen) {
-		clock_gettime(CLOCK_MONOTONIC, &now);
-		if ((now.tv_sec - start.tv_sec) * 1000 + (now.tv_nsec - start.tv_nsec) / 1000000 >= (long)ms)
-			return;
+	now = start;
+	while (insertion() == seen &&
+	       (now.tv_sec - start.tv_sec) * 1000 + (now.tv_nsec - start.tv_nsec) / 1000000 < (long)ms) {
 		nanosleep(&slice, NULL);
+		clock_gettime(CLOCK_MONOTONIC, &now);
 	}
+	keep_others_out();
 }
 
 /* A real signature is one that was handed out: not a size query (signature is
