@@ -218,9 +218,15 @@ static void keep_others_out(void)
 static void open_guard(void)
 {
 	char path[PATH_MAX];
+	if (guard < 0 && beside(path, "softhsm2.conf"))
+		guard = open(path, O_RDONLY | O_CLOEXEC);
+}
+
+static void close_guard(void)
+{
 	if (guard >= 0)
 		close(guard);
-	guard = beside(path, "softhsm2.conf") ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	guard = -1;
 }
 
 static void let_others_in(void)
@@ -308,6 +314,8 @@ static word C_Initialize(word args)
 		real = list;
 		real_slot_known = 0;
 		seen = insertion();
+	} else {
+		close_guard();
 	}
 	return leave(rv);
 }
@@ -320,8 +328,10 @@ static word C_Finalize(word reserved)
 		return leave(CKR_CRYPTOKI_NOT_INITIALIZED);
 	keep_others_out();
 	word rv = real->C_Finalize(reserved);
-	if (rv == CKR_OK)
+	if (rv == CKR_OK) {
 		real = NULL;
+		close_guard(); /* the card may be made anew before the next start */
+	}
 	return leave(rv);
 }
 
