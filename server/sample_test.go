@@ -4,10 +4,13 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/pelletier/go-toml/v2"
 
+	"github.com/kortti-id/kortti/fineid"
 	"github.com/kortti-id/kortti/server"
 )
 
@@ -45,6 +48,33 @@ func TestSample(t *testing.T) {
 	var tree map[string]any
 	s.must(toml.Unmarshal(examples, &tree))
 	checkKeys(t, "", reflect.TypeFor[server.Config](), tree)
+}
+
+// The configuration in docs/first-server.md is right.
+func TestFirstServer(t *testing.T) {
+	page, err := os.ReadFile("../docs/first-server.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSite(t, native) // for its files
+	s.must(os.Symlink(".", s.dir+"/cards-pki"))
+	_, rest, _ := strings.Cut(string(page), "cat > kortti-server.toml <<'END'\n")
+	text, _, found := strings.Cut(rest, "\nEND\n")
+	if !found {
+		t.Fatal("the page has no configuration")
+	}
+	c, err := server.Load(s.write("first.toml", []byte(text)))
+	s.must(err)
+	for _, problem := range server.Check(c) {
+		if !problem.Warning {
+			t.Error(problem)
+		}
+	}
+	if first := c.Trust.Issuers[0]; !slices.ContainsFunc(s.pki.Issuers(), func(i fineid.Issuer) bool {
+		return i.CN == first.CN && i.Class == first.Class && i.Family == first.Family
+	}) {
+		t.Errorf("no CA of the test PKI is %+v", first)
+	}
 }
 
 // checkKeys fails for each key of a configuration's type that tree lacks.

@@ -97,8 +97,14 @@ func TestDemoKeeps(t *testing.T) {
 	cmd := demo(tmp, "--keep")
 	cmd.Stderr = os.Stderr
 	out := begin(t, cmd)
-	var socket, proxy string
+	var socket, proxy, prompt string
+	var commands []string // those of the third terminal
 	for out.Scan() {
+		if line, indented := strings.CutPrefix(out.Text(), "  "); indented && strings.Contains(line, " prompt ") {
+			prompt = line
+		} else if indented && prompt != "" {
+			commands = append(commands, line)
+		}
 		if f := strings.Fields(out.Text()); len(f) == 3 && f[0] == "control" && f[1] == "socket" {
 			socket = f[2]
 		} else if len(f) == 2 && f[0] == "proxy" {
@@ -112,6 +118,9 @@ func TestDemoKeeps(t *testing.T) {
 	if err != nil || !strings.Contains(string(status), proxy) {
 		t.Errorf("`kortti status --socket %s` says: %s (%v)", socket, status, err)
 	}
+	if answer := followed(t, prompt, commands); !strings.HasSuffix(answer, "Hello, Liisa Specimen-Kortti!\n") {
+		t.Errorf("what the demo says to do ends with %q:\n%s", answer, strings.Join(commands, "\n"))
+	}
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
@@ -121,6 +130,34 @@ func TestDemoKeeps(t *testing.T) {
 		t.Errorf("a demo that was kept and then ended should exit with 0: %v", err)
 	}
 	nothingLeft(t, tmp)
+}
+
+// followed does what the demo says: prompt in one terminal, with the PIN, and
+// the commands in another. It returns what these print.
+func followed(t *testing.T, prompt string, commands []string) string {
+	t.Helper()
+	front := exec.Command("sh", "-c", "exec "+prompt)
+	front.Stdin = strings.NewReader("1234\n")
+	says, err := front.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := front.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(says)
+	if !lines.Scan() { // it is waiting for questions
+		t.Errorf("%q says nothing", prompt)
+	}
+	answer, err := exec.Command("sh", "-ec", strings.Join(commands, "\n")).Output()
+	if err != nil {
+		t.Error(err)
+	}
+	_ = front.Process.Kill()
+	for lines.Scan() {
+	}
+	_ = front.Wait()
+	return string(answer)
 }
 
 // Killed outright, the demo cannot tidy up its folder, but no program of it

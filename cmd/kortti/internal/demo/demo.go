@@ -257,6 +257,9 @@ func (s *story) keep(ctx context.Context) error {
 	if _, err := output(ctx, s.dir, s.kortti, "testcard", "insert", s.card); err != nil {
 		return err
 	}
+	if err := s.seesCard(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
 	socket := s.path("agent.sock")
 	fmt.Fprintf(s.out, `
 Left running; Ctrl-C ends and removes everything. The card is inserted again, its PIN is %[1]s.
@@ -269,9 +272,12 @@ Left running; Ctrl-C ends and removes everything. The card is inserted again, it
 Answer PIN questions in a second terminal:
   %[9]s prompt --socket %[2]s
 Then, in a third:
+  cd %[6]s
   %[9]s trust print %[7]s --socket %[2]s > root.pem
-  curl --proxy http://%[3]s --cacert root.pem --location https://%[7]s/
-A browser needs the proxy %[3]s and that root in its trusted authorities.
+  curl --proxy http://%[3]s --cacert root.pem --cookie-jar jar --data '' https://%[7]s/login
+  curl --proxy http://%[3]s --cacert root.pem --cookie jar https://%[7]s/
+The first curl logs in, once the PIN is entered; the second is greeted.
+A browser needs the proxy %[3]s and that root in its trusted authorities; begin at /login.
 `, testPIN, socket, s.proxy, loginHost, s.loginAt, s.dir, siteHost, s.siteAt, s.kortti)
 	<-ctx.Done()
 	return nil

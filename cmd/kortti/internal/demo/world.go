@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,6 +39,7 @@ type world struct {
 	pkiURL          string
 	ocsp            *http.Server
 	processes       []*process
+	agent           *process // one of them
 	client          *control.Client
 	proxy           string // host:port
 	module          string
@@ -220,24 +222,21 @@ func (w *world) startAgent(ctx context.Context) error {
 		return err
 	}
 	w.client = control.New(w.path("agent.sock"))
-	return p.ready(ctx, func(ctx context.Context) bool {
-		cards, err := w.client.Cards(ctx)
-		if err != nil || !slicesHasCard(cards) {
-			return false
-		}
-		status, err := w.client.Status(ctx)
-		w.proxy = status.Proxy
-		return err == nil
-	})
+	w.agent = p
+	if err := w.seesCard(ctx); err != nil {
+		return err
+	}
+	status, err := w.client.Status(ctx)
+	w.proxy = status.Proxy
+	return err
 }
 
-func slicesHasCard(cards control.Cards) bool {
-	for _, r := range cards.Readers {
-		if r.Card != nil {
-			return true
-		}
-	}
-	return false
+// seesCard waits until the agent has found the card.
+func (w *world) seesCard(ctx context.Context) error {
+	return w.agent.ready(ctx, func(ctx context.Context) bool {
+		cards, err := w.client.Cards(ctx)
+		return err == nil && slices.ContainsFunc(cards.Readers, func(r control.Reader) bool { return r.Card != nil })
+	})
 }
 
 func (w *world) start(name, bin string, args ...string) (*process, error) {
