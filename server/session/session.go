@@ -50,7 +50,8 @@ func (t Token) GoString() string { return t.String() }
 func ParseToken(s string) (Token, error) {
 	var t Token
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil || len(raw) != len(t.raw) {
+	// The decoder skips line breaks, so the text's own length counts too.
+	if err != nil || len(raw) != len(t.raw) || len(s) != base64.RawURLEncoding.EncodedLen(len(raw)) {
 		return Token{}, errors.New("not a session token")
 	}
 	copy(t.raw[:], raw)
