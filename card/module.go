@@ -352,19 +352,34 @@ func sameCertificates(a, b []Certificate) bool {
 }
 
 // forget takes a card out of its slot and kills what could sign with it; mu
-// must be held.
+// must be held. It is for what a module says, and a module may be wrong about a
+// card that has kept its power, and with it its verified PIN: unless PC/SC
+// agrees that the card is gone, it is reset.
 func (m *Manager) forget(s *slot, e *entry, why error) {
+	ended := m.drop(s, e, why)
+	reader, ok := m.readerOf(e.reader)
+	if len(ended) > 0 && ok && reader.Present && !m.closed {
+		m.wg.Go(func() { m.resetAfter(ended, reader.Name) })
+	}
+}
+
+// drop takes a card that is gone out of its slot, kills what could sign with it
+// and returns that; mu must be held.
+func (m *Manager) drop(s *slot, e *entry, why error) (ended []*process) {
 	s.entry = nil
 	e.gone = why
 	m.newEpoch(e)
 	if e.starting != nil {
 		e.starting.end(why)
+		ended = append(ended, e.starting)
 	}
 	if e.signer != nil {
 		e.signer.process.end(why)
+		ended = append(ended, e.signer.process)
 		m.locks.Add(1)
 		e.signer = nil
 	}
 	m.publish()
 	m.emit(Event{Kind: Removed, Card: e.card.ID, Reason: why.Error(), Epoch: e.card.Epoch})
+	return ended
 }

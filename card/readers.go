@@ -96,7 +96,7 @@ func (m *Manager) forgetIn(reader string) {
 	for _, mod := range m.modules {
 		for _, s := range mod.slots {
 			if s.entry != nil && isReader(reader, s.name) {
-				m.forget(s, s.entry, ErrRemoved)
+				m.drop(s, s.entry, ErrRemoved)
 			}
 		}
 	}
@@ -171,6 +171,41 @@ func (m *Manager) reset(reader string) error {
 	request := wire.Request{Op: wire.Reset, Reader: reader, Wait: resetTime}
 	_, _, err = p.call(context.Background(), resetTime+childSlack, request, nil)
 	return err
+}
+
+// resetAfter resets the card in a reader after processes have ended that may
+// have left it unlocked, and goes on until that is done, PC/SC says that the
+// card is gone, or somebody has unlocked it anew.
+func (m *Manager) resetAfter(ended []*process, reader string) {
+	for _, p := range ended {
+		<-p.done
+	}
+	for m.ctx.Err() == nil && m.locked(reader) {
+		err := m.reset(reader)
+		if err == nil {
+			return
+		}
+		m.config.Log.Warn("a lock is not confirmed", "error", err)
+		select {
+		case <-m.ctx.Done():
+		case <-time.After(m.config.Poll):
+		}
+	}
+}
+
+// locked says whether a card is in the reader and we have not unlocked it.
+func (m *Manager) locked(reader string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, mod := range m.modules {
+		for _, s := range mod.slots {
+			if s.entry != nil && s.entry.signer != nil && isReader(reader, s.name) {
+				return false
+			}
+		}
+	}
+	now, ok := m.readerOf(reader)
+	return ok && now.Present
 }
 
 // retryReset goes on until the lock is confirmed, or the card is gone or

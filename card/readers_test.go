@@ -14,7 +14,12 @@ import (
 // reader's. There is no PC/SC service, so nothing overwrites that soon.
 func startInReader(t *testing.T, c *testCard) (*Manager, []wire.Reader) {
 	t.Helper()
-	m := start(t, Config{Modules: []string{c.Module()}, Poll: 50 * time.Millisecond})
+	return startInReaderWith(t, c, defaultLimits)
+}
+
+func startInReaderWith(t *testing.T, c *testCard, limits limits) (*Manager, []wire.Reader) {
+	t.Helper()
+	m := startWith(t, Config{Modules: []string{c.Module()}, Poll: 50 * time.Millisecond}, limits)
 	if m.Snapshot().PCSC == "" {
 		t.Fatal("the test means a machine without a PC/SC service")
 	}
@@ -85,6 +90,40 @@ func TestALockThatCannotBeConfirmedIsSaidAndRetried(t *testing.T) {
 		t.Errorf("state = %v", s)
 	}
 	m.setReaders(nil, errors.New("over")) // so that the end of the test is a lock of its own
+}
+
+// TestAModuleThatHangsOverThePINIsNoLock: nobody knows whether the card took the
+// PIN, so it is reset.
+func TestAModuleThatHangsOverThePINIsNoLock(t *testing.T) {
+	c := newTestCard(t, softhsm.Spec{})
+	limits := defaultLimits
+	limits.login = time.Nanosecond
+	m, _ := startInReaderWith(t, c, limits)
+	err := unlock(t, m, c, rightPIN, UnlockOptions{})
+	wantError(t, err, ErrModuleHung)
+	wantError(t, err, ErrLockNotConfirmed)
+	if s := onlyCard(t, m).State; s != LockNotConfirmed {
+		t.Errorf("state = %v", s)
+	}
+	m.setReaders(nil, errors.New("over"))
+}
+
+// TestARemovalThatPCSCDoesNotSeeIsReset has a module that takes an unlocked card
+// for gone while PC/SC says that it is there.
+func TestARemovalThatPCSCDoesNotSeeIsReset(t *testing.T) {
+	c := newTestCard(t, softhsm.Spec{})
+	m, readers := startInReader(t, c)
+	mustUnlock(t, m, c)
+	waitFor(t, "the lister to end", func() bool { return len(children(t)) == 1 })
+	events, done := m.Subscribe()
+	defer done()
+	before := m.Counters().Children
+	check(t, c.Pull())
+	next(t, events, Removed)
+	waitFor(t, "the reset to be tried again", func() bool { return m.Counters().Children >= before+2 })
+	readers[0].Present = false // pulled for good: no reset is needed any more
+	m.setReaders(cloned(readers), nil)
+	waitFor(t, "the resets to end", func() bool { return len(children(t)) == 0 })
 }
 
 func TestReaderNames(t *testing.T) {

@@ -33,10 +33,14 @@ func (m *Manager) Unlock(ctx context.Context, cert Fingerprint, pin *PIN, opts U
 		}
 		return nil
 	}
-	if err := m.unlock(ctx, e, cert, pin, opts); err != nil {
-		return failure(op, err)
+	unsure, err := m.unlock(ctx, e, cert, pin, opts)
+	if err != nil {
+		err = failure(op, err)
 	}
-	return nil
+	if unsure {
+		err = errors.Join(err, m.confirmLock(e))
+	}
+	return err
 }
 
 // findForLogin returns the card on which cert may be used for login.
@@ -85,16 +89,17 @@ func (m *Manager) mayUnlock(e *entry, cert Fingerprint, pin *PIN, opts UnlockOpt
 
 // unlock starts a signer, logs in, and makes the card an unlocked one unless
 // something locked or removed it meanwhile. The holder of e.turn calls it.
-func (m *Manager) unlock(ctx context.Context, e *entry, cert Fingerprint, pin *PIN, opts UnlockOptions) error {
+// unsure says that it failed and that the card may have taken the PIN.
+func (m *Manager) unlock(ctx context.Context, e *entry, cert Fingerprint, pin *PIN, opts UnlockOptions) (unsure bool, err error) {
 	p, err := m.start(wire.Module, true)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := m.setStarting(e, p); err != nil {
 		p.stop(err)
-		return err
+		return false, err
 	}
-	err = m.login(ctx, e, p, cert, pin, opts)
+	unsure, err = m.login(ctx, e, p, cert, pin, opts)
 	m.mu.Lock()
 	e.starting = nil
 	if err == nil {
@@ -108,7 +113,7 @@ func (m *Manager) unlock(ctx context.Context, e *entry, cert Fingerprint, pin *P
 	if err != nil {
 		p.close(err)
 	}
-	return err
+	return unsure, err
 }
 
 // setStarting shows p to those who lock or remove the card.
@@ -125,10 +130,12 @@ func (m *Manager) setStarting(e *entry, p *process) error {
 	return nil
 }
 
-// login loads the module in p and makes the one C_Login.
-func (m *Manager) login(ctx context.Context, e *entry, p *process, cert Fingerprint, pin *PIN, opts UnlockOptions) error {
+// login loads the module in p and makes the one C_Login. unsure says that it
+// failed in a way that leaves open whether the card took the PIN: the module
+// hung or crashed over it.
+func (m *Manager) login(ctx context.Context, e *entry, p *process, cert Fingerprint, pin *PIN, opts UnlockOptions) (unsure bool, err error) {
 	if _, _, err := p.call(ctx, m.limits.load, wire.Request{Op: wire.Load, Path: e.module.path}, nil); err != nil {
-		return err
+		return false, err
 	}
 	request := wire.Request{
 		Op: wire.Login, Slot: e.slotID, Certificate: cert[:], ConfirmFinal: opts.ConfirmFinal, PinPad: pin == nil,
@@ -142,7 +149,8 @@ func (m *Manager) login(ctx context.Context, e *entry, p *process, cert Fingerpr
 		m.logins.Add(1)
 	}
 	m.noteLogin(e, cert, pin, answer)
-	return err
+	var refused *wire.Fault
+	return err != nil && !errors.As(err, &refused), err
 }
 
 // noteLogin keeps what the card said to a PIN, also if nobody waits for it any
