@@ -47,9 +47,20 @@ func (a *Agent) admit(ctx context.Context, p peer.Peer, hostport string) (contex
 	return ctx, a.requireConsent(ctx, who, host, port, a.eligible(host, port)...)
 }
 
-// permit decides whether an admitted request may use the certificate that it has
-// come to, which can be one that was put in since: tlsclient.Config.Permit.
+// permit decides whether an admitted request may use the connections of the
+// certificate that it has come to: tlsclient.Config.Permit. They are of one time
+// that the card was unlocked, which may be over a moment before follow has heard
+// of it; and the card may have been put in since the request was admitted.
 func (a *Agent) permit(ctx context.Context, host, port string, id tlsclient.Identity) error {
+	holder, _, present := a.cards.Snapshot().Find(id.Fingerprint)
+	switch {
+	case !present:
+		a.transport.End(id.Fingerprint, card.ErrRemoved)
+		return card.ErrRemoved
+	case holder.State != card.Unlocked || holder.Epoch != id.Epoch:
+		a.transport.End(id.Fingerprint, card.ErrLocked)
+		return card.ErrLocked
+	}
 	return a.requireConsent(ctx, askerFrom(ctx), host, port, id.Fingerprint)
 }
 

@@ -97,6 +97,34 @@ func TestConsentEndsWithTheCard(t *testing.T) {
 	}
 }
 
+// TestConnectionsOfAnEarlierUnlock are of no use, whatever the agent has heard.
+func TestConnectionsOfAnEarlierUnlock(t *testing.T) {
+	cards := newFakeCards(person(t, 0))
+	r := startFake(t, cards, listed)
+	id := tlsclient.Identity{Fingerprint: card.FingerprintOf(person(t, 0).Raw)}
+	may := func(want error) {
+		t.Helper()
+		if err := r.permit(within(t), "always.example.fi", "443", id); !errors.Is(err, want) {
+			t.Errorf("%v, want %v", err, want)
+		}
+	}
+	unlock := func() {
+		cards.change("A", card.WasUnlocked, func(c *card.Card) { c.State = card.Unlocked })
+		id.Epoch = r.cards.Snapshot().Epoch
+	}
+	unlock()
+	may(nil)
+	cards.change("A", card.WasLocked, func(c *card.Card) { c.State = card.Locked })
+	may(card.ErrLocked)
+	old := id
+	unlock()
+	may(nil)
+	id = old
+	may(card.ErrLocked)
+	cards.pull("A")
+	may(card.ErrRemoved)
+}
+
 // A card that is put in after the request was admitted was not consented to.
 func TestConsentBeforeThePIN(t *testing.T) {
 	cards := newFakeCards()
