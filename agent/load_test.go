@@ -123,6 +123,7 @@ func TestCycles(t *testing.T) {
 		}
 		return status.Cards[0].State
 	}
+	w.client.Close() // its idle connections
 	before := holdings(t)
 	for i := range cycles {
 		w.unlockNow(t)
@@ -142,6 +143,7 @@ func TestCycles(t *testing.T) {
 		}
 		program.CloseIdleConnections()
 	}
+	w.client.Close()
 	waitFor(t, "goroutines, files and children to be as before", func() bool {
 		now := holdings(t)
 		return now.goroutines <= before.goroutines && now.files <= before.files && now.children <= before.children

@@ -66,7 +66,7 @@ func TestFloodOfOtherUsers(t *testing.T) {
 			answered++
 		}
 	}
-	if answered < maxTurnedAway || answered > 2*maxTurnedAway {
+	if answered < maxTurnedAway || answered == len(conns) {
 		t.Errorf("%d of %d got an answer", answered, len(conns))
 	}
 	r.stop()
