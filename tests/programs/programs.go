@@ -27,13 +27,21 @@ func run(m *testing.M, packages []string) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	build := exec.Command("go", append([]string{"build", "-tags", "gles,x11,migrated_fynedo", "-o", dir + "/"}, packages...)...)
-	build.Dir = Root()
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build %s: %v\n%s", strings.Join(packages, " "), err, out)
+	if err := Build(dir, packages...); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
+}
+
+// Build builds the packages into a folder.
+func Build(dir string, packages ...string) error {
+	build := exec.Command("go", append([]string{"build", "-tags", "gles,x11,migrated_fynedo", "-o", dir + "/"}, packages...)...)
+	build.Dir = Root()
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", strings.Join(packages, " "), err, out)
+	}
+	return nil
 }
 
 // Path is the path of a program that Main built.
