@@ -1,39 +1,12 @@
 package card
 
 import (
-	"bufio"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 )
-
-// moduleDirs hold p11-kit's module files, the later over the earlier
-// (pkcs11.conf(5)).
-var moduleDirs = []string{"/usr/share/p11-kit/modules", "/etc/pkcs11/modules"}
-
-// libraryDirs are where a relative module path is looked for.
-var libraryDirs = []string{
-	"/usr/lib/x86_64-linux-gnu/pkcs11", "/usr/lib/aarch64-linux-gnu/pkcs11",
-	"/usr/lib64/pkcs11", "/usr/lib/pkcs11",
-	"/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib",
-}
-
-// vendorPaths are the known places of modules that serve FINEID cards. The
-// card makers' own come first: they know a new card before OpenSC does.
-var vendorPaths = []string{
-	"/usr/lib/Atostek-ID-PKCS11.so",
-	"/usr/lib/pkcs11/Atostek-ID-PKCS11.so",
-	"/usr/lib64/libcryptoki.so",
-	"/usr/lib/libcryptoki.so",
-	"/Library/mPolluxDigiSign/libcryptoki.dylib",
-	"/usr/lib64/pkcs11/librefineid_pkcs11.so",
-	"/usr/local/lib/librefineid_pkcs11.dylib",
-	"/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so",
-	"/usr/lib/aarch64-linux-gnu/opensc-pkcs11.so",
-	"/usr/lib64/opensc-pkcs11.so",
-	"/Library/OpenSC/lib/opensc-pkcs11.so",
-}
 
 // neverDiscovered are parts of library names that "auto" leaves out: proxies
 // and spies stand in front of the modules that are found anyway (and
@@ -42,83 +15,127 @@ var vendorPaths = []string{
 var neverDiscovered = []string{"p11-kit-proxy", "p11-kit-client", "p11-kit-trust", "pkcs11-spy", "softhsm"}
 
 // Discover returns the paths of the PKCS#11 modules that "auto" stands for:
-// known vendor paths that exist, then what p11-kit's module files name. It
-// loads nothing.
-func Discover() []string {
-	return discover(vendorPaths, moduleDirs, libraryDirs)
-}
+// known products whose modules are installed, then what p11-kit's module files
+// name. A module that p11-kit is told to keep from this program (disable-in,
+// enable-in) is left out. It loads nothing.
+func Discover() []string { return ownFinder().discover() }
 
-func discover(vendors, modules, libraries []string) []string {
-	var found []string
-	seen := map[string]bool{}
-	add := func(path string) {
-		name := strings.ToLower(filepath.Base(path))
-		if slices.ContainsFunc(neverDiscovered, func(s string) bool { return strings.Contains(name, s) }) {
-			return
+// Installed returns the modules of known products that are installed, and
+// among them those that "auto" leaves out.
+func Installed() []ModuleInfo {
+	var found []ModuleInfo
+	p := ownFinder()
+	for _, v := range p.vendors {
+		for _, path := range p.find(v) {
+			found = append(found, ModuleInfo{Path: path})
 		}
-		real, err := filepath.EvalSymlinks(path)
-		if err != nil || seen[real] {
-			return
-		}
-		seen[real] = true
-		found = append(found, path)
-	}
-	for _, path := range vendors {
-		add(path)
-	}
-	for _, library := range moduleFiles(modules) {
-		add(locate(library, libraries))
 	}
 	return found
 }
 
-// moduleFiles returns the libraries that p11-kit's *.module files in dirs name,
-// in the order of the files' names. A file in a later directory replaces one of
-// the same name in an earlier.
-func moduleFiles(dirs []string) []string {
-	files := map[string]string{}
-	for _, dir := range dirs {
-		paths, _ := filepath.Glob(filepath.Join(dir, "*.module")) // fails on a bad pattern only
-		for _, path := range paths {
-			files[filepath.Base(path)] = path
-		}
-	}
-	names := make([]string, 0, len(files))
-	for name := range files {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	var libraries []string
-	for _, name := range names {
-		if library := moduleLine(files[name]); library != "" {
-			libraries = append(libraries, library)
-		}
-	}
-	return libraries
+// finder is a platform with a user's own settings.
+type finder struct {
+	platform
+	p11kit p11kit
 }
 
-// moduleLine returns the value of a module file's "module:" line, or "".
-func moduleLine(path string) string {
-	f, err := os.Open(path)
+func ownFinder() finder {
+	config := os.Getenv("XDG_CONFIG_HOME")
+	if home, err := os.UserHomeDir(); !filepath.IsAbs(config) && err == nil {
+		config = filepath.Join(home, ".config")
+	}
+	program := strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe")
+	return finderOf(platformOf(runtime.GOOS, runtime.GOARCH), config, program)
+}
+
+// finderOf adds the user's directory of settings ("" = none) to a platform.
+func finderOf(system platform, config, program string) finder {
+	kit := p11kit{conf: system.conf, dirs: system.p11kit, program: program}
+	if config != "" {
+		kit.userConf, kit.userDir = filepath.Join(config, "pkcs11", "pkcs11.conf"), filepath.Join(config, "pkcs11", "modules")
+	}
+	return finder{system, kit}
+}
+
+func (p finder) discover() []string {
+	var found []string
+	seen := map[string]bool{} // real paths
+	add := func(path string) {
+		if file := realPath(path); file != "" && !seen[file] && !neverAuto(path) {
+			seen[file] = true
+			found = append(found, path)
+		}
+	}
+	modules := p.p11kit.modules()
+	for _, m := range modules {
+		if !m.enabled {
+			seen[realPath(p.locate(m.library))] = true
+		}
+	}
+	for _, m := range modules {
+		if m.enabled {
+			delete(seen, realPath(p.locate(m.library))) // under another name it is for us
+		}
+	}
+	for _, v := range p.vendors {
+		for _, path := range p.find(v) {
+			add(path)
+		}
+	}
+	for _, m := range modules {
+		if m.enabled {
+			add(p.locate(m.library))
+		}
+	}
+	return found
+}
+
+// realPath returns the path of the file itself, "" if there is none.
+func realPath(path string) string {
+	if path == "" {
+		return ""
+	}
+	file, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return ""
 	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		if key, value, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(key) == "module" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return ""
+	return file
 }
 
-// locate returns the path of a library as p11-kit would find it.
-func locate(library string, dirs []string) string {
-	if filepath.IsAbs(library) {
+func neverAuto(path string) bool {
+	name := strings.ToLower(filepath.Base(path))
+	return slices.ContainsFunc(neverDiscovered, func(s string) bool { return strings.Contains(name, s) })
+}
+
+// find returns the files of a vendor's module that are there, each once.
+func (p finder) find(v vendor) []string {
+	var found []string
+	seen := map[string]bool{}
+	for _, file := range v.files {
+		candidates := []string{file}
+		if !filepath.IsAbs(file) && !strings.Contains(file, `:\`) {
+			candidates = nil
+			for _, dir := range p.libraries {
+				candidates = append(candidates, filepath.Join(dir, file))
+			}
+		}
+		for _, path := range candidates {
+			if file := realPath(path); file != "" && !seen[file] {
+				seen[file] = true
+				found = append(found, path)
+			}
+		}
+	}
+	return found
+}
+
+// locate returns the path of a library as p11-kit would find it, "" if there is
+// none.
+func (p finder) locate(library string) string {
+	if library == "" || filepath.IsAbs(library) {
 		return library
 	}
-	for _, dir := range dirs {
+	for _, dir := range p.libraries {
 		path := filepath.Join(dir, library)
 		if _, err := os.Stat(path); err == nil {
 			return path
