@@ -5,7 +5,8 @@
 // certificates, and a PKCS#11 library to give to a program as its module. The
 // library is a small shim in front of SoftHSM that counts every call, takes the
 // card away and puts it back on command, and lets wrong PINs use up tries,
-// none of which SoftHSM can do. What it counts and how it stands is shared by
+// none of which SoftHSM can do. It also takes on the quirks of real modules
+// ([Card.SetQuirks]) and goes wrong on command ([Card.Fault]). What it counts and how it stands is shared by
 // all processes that use the card.
 //
 //	card, err := softhsm.Create(dir, softhsm.Spec{PIN: "1234", Key: softhsm.P384})
@@ -113,7 +114,7 @@ func Create(dir string, spec Spec) (*Card, error) {
 	}
 	// The state file is the claim: of two that make a card in one directory,
 	// one wins.
-	if err := createState(card.path(stateFile), spec.Tries); err != nil {
+	if err := createState(card.path(stateFile), spec.Tries, spec.PIN); err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return nil, fmt.Errorf("%w in %s", ErrExists, dir)
 		}

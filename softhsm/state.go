@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// state is the layout of the state file, which shim/shim.c has too and maps:
+// state is the layout of the state file, which shim/state.h has too and the shim maps:
 // what all processes that use the card share. The shim writes the names.
 type state struct {
 	magic       [8]byte
@@ -22,27 +22,32 @@ type state struct {
 	triesMax    atomic.Uint64
 	triesLeft   atomic.Uint64
 	signDelayMS atomic.Uint64
-	_           [3]uint64
-	counters    [(stateSize - 64) / 40]struct {
+	quirks      atomic.Uint64
+	padAnswer   atomic.Uint64
+	padDelayMS  atomic.Uint64
+	padPIN      [16]byte // the PIN that the person at the PIN pad knows
+	counters    [100]struct {
 		name  [32]byte
 		value atomic.Uint64
 	}
+	faults [16]fault
 }
 
-const stateSize = 4096
+const stateSize = 8192
 
 // createState makes the state of a new card, inserted, all tries left.
-func createState(path string, tries int) (err error) {
+func createState(path string, tries int, pin string) (err error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	page := make([]byte, stateSize)
-	copy(page, "KORTTI-1")
+	copy(page, "KORTTI-2")
 	binary.NativeEndian.PutUint64(page[unsafe.Offsetof(state{}.insertion):], 1)
 	binary.NativeEndian.PutUint64(page[unsafe.Offsetof(state{}.triesMax):], uint64(tries))
 	binary.NativeEndian.PutUint64(page[unsafe.Offsetof(state{}.triesLeft):], uint64(tries))
+	copy(page[unsafe.Offsetof(state{}.padPIN):], pin)
 	_, err = file.Write(page)
 	return err
 }
@@ -62,7 +67,7 @@ func (c *Card) withState(f func(*state)) error {
 		return fmt.Errorf("open the test card's state: %w", err)
 	}
 	if info.Size() != stateSize {
-		return fmt.Errorf("%s is not a test card's state", file.Name())
+		return fmt.Errorf("%s is not a test card's state, or one of another version: make the card anew", file.Name())
 	}
 	page, err := unix.Mmap(int(file.Fd()), 0, stateSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
@@ -114,6 +119,7 @@ func (c *Card) SetSignDelay(d time.Duration) error {
 //   - each PKCS#11 function, such as "C_Login" and "C_Sign": every call;
 //   - "signatures": calls that handed out a signature (a call that only asks
 //     for its size, as programs do first, is none);
+//   - "logins_pad": logins for which the reader's PIN pad asked for the PIN;
 //   - "logins_ok", "logins_refused" (wrong PIN; each uses up a try),
 //     "logins_locked" (asked although no try was left) and "logins_other":
 //     how calls of C_Login for the user ended.

@@ -14,29 +14,52 @@ enum {
 	CKR_GENERAL_ERROR = 0x5,
 	CKR_ARGUMENTS_BAD = 0x7,
 	CKR_NO_EVENT = 0x8,
+	CKR_ATTRIBUTE_VALUE_INVALID = 0x13,
+	CKR_DATA_LEN_RANGE = 0x21,
 	CKR_DEVICE_REMOVED = 0x32,
+	CKR_FUNCTION_CANCELED = 0x50,
 	CKR_FUNCTION_NOT_SUPPORTED = 0x54,
+	CKR_MECHANISM_INVALID = 0x70,
 	CKR_PIN_INCORRECT = 0xA0,
 	CKR_PIN_LEN_RANGE = 0xA2,
 	CKR_PIN_LOCKED = 0xA4,
 	CKR_SESSION_HANDLE_INVALID = 0xB3,
 	CKR_TOKEN_NOT_PRESENT = 0xE0,
+	CKR_TOKEN_WRITE_PROTECTED = 0xE2,
 	CKR_BUFFER_TOO_SMALL = 0x150,
 	CKR_CRYPTOKI_NOT_INITIALIZED = 0x190,
 
 	CKF_DONT_BLOCK = 0x1,
 	CKF_TOKEN_PRESENT = 0x1,
 	CKF_REMOVABLE_DEVICE = 0x2,
+	CKF_WRITE_PROTECTED = 0x2,
+	CKF_RW_SESSION = 0x2,
+	CKF_PROTECTED_AUTHENTICATION_PATH = 0x100,
 	CKF_TOKEN_INITIALIZED = 0x400,
 	CKF_USER_PIN_COUNT_LOW = 0x10000,
 	CKF_USER_PIN_FINAL_TRY = 0x20000,
 	CKF_USER_PIN_LOCKED = 0x40000,
+
+	CKM_RSA_PKCS = 0x1,
+	CKM_RSA_X_509 = 0x3,
+	CKM_RSA_PKCS_PSS = 0xD,
+	CKM_ECDSA = 0x1041,
+	CKA_LABEL = 0x3,
 
 	CKU_SO = 0,
 	CKS_RW_SO_FUNCTIONS = 4,
 
 	PIN_MIN = 4, /* as FINEID cards; softhsm.go checks new cards' PINs by them too */
 	PIN_MAX = 12,
+	P384_BYTES = 48,
+};
+
+struct info {
+	unsigned char cryptoki[2];
+	char manufacturer[32];
+	unsigned long flags;
+	char description[32];
+	unsigned char library[2];
 };
 
 struct slot_info {
@@ -59,6 +82,12 @@ struct session_info {
 	unsigned long slot, state, flags, device_error;
 };
 
+struct attribute {
+	unsigned long type;
+	word value;
+	unsigned long length;
+};
+
 /* Every function of CK_FUNCTION_LIST 2.40 in its order: SESSION for those whose
  * first parameter is a session and that need nothing but passing on, SPECIAL
  * for those written out below; with the number of parameters. */
@@ -70,13 +99,13 @@ struct session_info {
 	SPECIAL(C_OpenSession, 5) SESSION(C_CloseSession, 1) SPECIAL(C_CloseAllSessions, 1) \
 	SESSION(C_GetSessionInfo, 2) SESSION(C_GetOperationState, 3) SESSION(C_SetOperationState, 5) \
 	SPECIAL(C_Login, 4) SESSION(C_Logout, 1) SESSION(C_CreateObject, 4) SESSION(C_CopyObject, 5) \
-	SESSION(C_DestroyObject, 2) SESSION(C_GetObjectSize, 3) SESSION(C_GetAttributeValue, 4) \
-	SESSION(C_SetAttributeValue, 4) SESSION(C_FindObjectsInit, 3) SESSION(C_FindObjects, 4) \
+	SESSION(C_DestroyObject, 2) SESSION(C_GetObjectSize, 3) SPECIAL(C_GetAttributeValue, 4) \
+	SESSION(C_SetAttributeValue, 4) SPECIAL(C_FindObjectsInit, 3) SPECIAL(C_FindObjects, 4) \
 	SESSION(C_FindObjectsFinal, 1) SESSION(C_EncryptInit, 3) SESSION(C_Encrypt, 5) \
 	SESSION(C_EncryptUpdate, 5) SESSION(C_EncryptFinal, 3) SESSION(C_DecryptInit, 3) \
 	SESSION(C_Decrypt, 5) SESSION(C_DecryptUpdate, 5) SESSION(C_DecryptFinal, 3) \
 	SESSION(C_DigestInit, 2) SESSION(C_Digest, 5) SESSION(C_DigestUpdate, 3) \
-	SESSION(C_DigestKey, 2) SESSION(C_DigestFinal, 3) SESSION(C_SignInit, 3) SPECIAL(C_Sign, 5) \
+	SESSION(C_DigestKey, 2) SESSION(C_DigestFinal, 3) SPECIAL(C_SignInit, 3) SPECIAL(C_Sign, 5) \
 	SESSION(C_SignUpdate, 3) SPECIAL(C_SignFinal, 3) SESSION(C_SignRecoverInit, 3) \
 	SESSION(C_SignRecover, 5) SESSION(C_VerifyInit, 3) SESSION(C_Verify, 5) \
 	SESSION(C_VerifyUpdate, 3) SESSION(C_VerifyFinal, 3) SESSION(C_VerifyRecoverInit, 3) \

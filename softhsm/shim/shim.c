@@ -5,13 +5,14 @@
  *   softhsm2.so    SoftHSM, a copy: its own file, so its own instance, so that
  *                  one process can hold several test cards
  *   softhsm2.conf  its configuration
- *   state          struct state below, mapped by every process that uses the card
+ *   state          struct state, mapped by every process that uses the card
  *
  * It shows one reader with one slot (0). Each call is counted. The card can be
  * pulled and inserted: sessions of an earlier insertion are dead and the login
  * is gone. Wrong PINs use up tries, as on a card; SoftHSM itself never locks.
  * Calls are serial, as on a card, also those of several processes, and a
- * signature can be made as slow as one.
+ * signature can be made as slow as one. On command it has the quirks of other
+ * modules and goes wrong in all the ways that modules do.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -29,35 +30,7 @@
 
 #include "pkcs11.h"
 
-/* What is counted besides the calls themselves. */
-#define RESULTS(R) R(signatures) R(logins_ok) R(logins_refused) R(logins_locked) R(logins_other)
-
-#define INDEX(name, n) I_##name,
-#define RESULT_INDEX(name) I_##name,
-enum { FUNCTIONS(INDEX, INDEX) RESULTS(RESULT_INDEX) COUNTERS };
-
-#define NAME(name, n) #name,
-#define RESULT_NAME(name) #name,
-static const char *const counter_names[COUNTERS] = { FUNCTIONS(NAME, NAME) RESULTS(RESULT_NAME) };
-
-/* The layout of the file `state`; state.go has the same. All fields but the
- * names are read and written atomically. */
-struct counter {
-	char name[32];
-	uint64_t value;
-};
-struct state {
-	uint64_t magic;         /* "KORTTI-1" */
-	uint64_t insertion;     /* odd: in the reader; each pull and each insertion adds 1 */
-	uint64_t tries_max;     /* wrong PINs in a row that lock the card */
-	uint64_t tries_left;
-	uint64_t sign_delay_ms; /* added to every signature */
-	uint64_t reserved[3];
-	struct counter counters[COUNTERS];
-};
-#define STATE_SIZE 4096
-#define STATE_MAGIC 0x312d495454524f4bULL
-_Static_assert(sizeof(struct state) <= STATE_SIZE, "the state file has one page");
+#include "state.h"
 
 /* lock guards all that follows and every call into SoftHSM: a card is serial,
  * and SoftHSM must not lose a session that another thread works in. */
@@ -76,6 +49,8 @@ static void count(int index)
 		__atomic_fetch_add(&s->counters[index].value, 1, __ATOMIC_RELAXED);
 }
 
+#include "faults.c"
+
 static uint64_t insertion(void)
 {
 	return __atomic_load_n(&state->insertion, __ATOMIC_SEQ_CST);
@@ -86,7 +61,7 @@ static int present(void)
 	return insertion() & 1;
 }
 
-/* --- finding what lies beside us ---------------------------------------- */
+/* --- finding what lies beside us --- */
 
 static int beside(char path[PATH_MAX], const char *name)
 {
@@ -183,7 +158,7 @@ static word initialize_softhsm(struct functions *list, word args)
 	return rv;
 }
 
-/* --- entering and leaving a call ----------------------------------------- */
+/* --- entering and leaving a call --- */
 
 /* SoftHSM shows the token in a slot with a number made from its serial, and
  * always one empty slot more, which is where a new token is made. */
@@ -245,10 +220,12 @@ static word leave(word rv)
 /* Takes the locks; on CKR_OK leave() must follow, otherwise they are free. */
 static word enter(int index)
 {
-	count(index);
+	word rv = arrive(index);
+	if (rv != CKR_OK)
+		return rv;
 	pthread_mutex_lock(&lock);
 	keep_others_out();
-	word rv = real ? find_real_slot() : CKR_CRYPTOKI_NOT_INITIALIZED;
+	rv = real ? find_real_slot() : CKR_CRYPTOKI_NOT_INITIALIZED;
 	uint64_t current = rv == CKR_OK ? insertion() : 0;
 	if (rv == CKR_OK && current != seen) {
 		seen = current;
@@ -294,22 +271,22 @@ static word leave_session(word rv)
 	}
 FUNCTIONS(NOTHING, PASS)
 
-/* --- general ------------------------------------------------------------- */
+/* --- general --- */
 
 static word C_Initialize(word args)
 {
 	pthread_mutex_lock(&lock);
-	if (real) {
-		count(I_C_Initialize);
-		return leave(real->C_Initialize(args)); /* says ALREADY_INITIALIZED */
-	}
-	if (!map_state())
+	if (!real && !map_state())
 		return leave(CKR_GENERAL_ERROR);
-	count(I_C_Initialize);
+	word rv = arrive(I_C_Initialize);
+	if (rv != CKR_OK)
+		return leave(rv);
+	if (real)
+		return leave(real->C_Initialize(args)); /* says ALREADY_INITIALIZED */
 	open_guard();
 	keep_others_out();
 	struct functions *list = load_softhsm();
-	word rv = list ? initialize_softhsm(list, args) : CKR_GENERAL_ERROR;
+	rv = list ? initialize_softhsm(list, args) : CKR_GENERAL_ERROR;
 	if (rv == CKR_OK) {
 		real = list;
 		real_slot_known = 0;
@@ -322,12 +299,14 @@ static word C_Initialize(word args)
 
 static word C_Finalize(word reserved)
 {
-	count(I_C_Finalize);
+	word rv = arrive(I_C_Finalize);
+	if (rv != CKR_OK)
+		return rv;
 	pthread_mutex_lock(&lock);
 	if (!real)
 		return leave(CKR_CRYPTOKI_NOT_INITIALIZED);
 	keep_others_out();
-	word rv = real->C_Finalize(reserved);
+	rv = real->C_Finalize(reserved);
 	if (rv == CKR_OK) {
 		real = NULL;
 		close_guard(); /* the card may be made anew before the next start */
@@ -338,271 +317,36 @@ static word C_Finalize(word reserved)
 static word C_GetInfo(word info)
 {
 	word rv = enter(I_C_GetInfo);
-	return rv == CKR_OK ? leave(real->C_GetInfo(info)) : rv;
+	return rv == CKR_OK ? leave(distort_structure(real->C_GetInfo(info), info, sizeof(struct info))) : rv;
 }
 
 static word C_WaitForSlotEvent(word flags, word slot, word reserved)
 {
 	(void)slot, (void)reserved;
-	count(I_C_WaitForSlotEvent);
+	word rv = arrive(I_C_WaitForSlotEvent);
+	if (rv != CKR_OK)
+		return rv;
 	return flags & CKF_DONT_BLOCK ? CKR_NO_EVENT : CKR_FUNCTION_NOT_SUPPORTED;
 }
 
-/* --- the slot and the token ---------------------------------------------- */
+/* --- time --- */
 
-static word C_GetSlotList(word token_present, word list, word n)
+static void wait_unless_pulled(uint64_t ms)
 {
-	word rv = enter(I_C_GetSlotList);
-	if (rv != CKR_OK)
-		return rv;
-	unsigned long *got = (unsigned long *)n, room;
-	if (!got)
-		return leave(CKR_ARGUMENTS_BAD);
-	room = *got;
-	*got = (token_present & 0xff) && !present() ? 0 : 1;
-	if (!list || *got == 0)
-		return leave(CKR_OK);
-	if (room < 1)
-		return leave(CKR_BUFFER_TOO_SMALL);
-	*(unsigned long *)list = 0;
-	return leave(CKR_OK);
-}
-
-static void pad(char *field, size_t size, const char *text)
-{
-	size_t n = strlen(text);
-	memset(field, ' ', size);
-	memcpy(field, text, n < size ? n : size);
-}
-
-static word C_GetSlotInfo(word slot, word out)
-{
-	word rv = enter(I_C_GetSlotInfo);
-	if (rv != CKR_OK)
-		return rv;
-	struct slot_info *info = (struct slot_info *)out;
-	if (slot != 0 || !info)
-		return leave(slot ? CKR_SLOT_ID_INVALID : CKR_ARGUMENTS_BAD);
-	char directory[PATH_MAX], text[PATH_MAX + 32];
-	if (!beside(directory, ""))
-		return leave(CKR_GENERAL_ERROR);
-	directory[strlen(directory) - 1] = 0;
-	snprintf(text, sizeof text, "Kortti test reader %s", strrchr(directory, '/') + 1);
-	memset(info, 0, sizeof *info);
-	pad(info->description, sizeof info->description, text);
-	pad(info->manufacturer, sizeof info->manufacturer, "Kortti");
-	info->flags = CKF_REMOVABLE_DEVICE | (present() ? CKF_TOKEN_PRESENT : 0);
-	return leave(CKR_OK);
-}
-
-static unsigned long pin_flags(void)
-{
-	uint64_t left = __atomic_load_n(&state->tries_left, __ATOMIC_SEQ_CST);
-	if (left == 0)
-		return CKF_USER_PIN_LOCKED;
-	if (left == 1)
-		return CKF_USER_PIN_FINAL_TRY | CKF_USER_PIN_COUNT_LOW;
-	return left < state->tries_max ? CKF_USER_PIN_COUNT_LOW : 0;
-}
-
-static word C_GetTokenInfo(word slot, word out)
-{
-	word rv = enter_slot(I_C_GetTokenInfo, slot);
-	if (rv != CKR_OK)
-		return rv;
-	rv = real->C_GetTokenInfo(real_slot, out);
-	struct token_info *info = (struct token_info *)out;
-	if (rv == CKR_OK) {
-		info->flags &= ~(unsigned long)(CKF_USER_PIN_COUNT_LOW | CKF_USER_PIN_FINAL_TRY | CKF_USER_PIN_LOCKED);
-		info->flags |= pin_flags();
-		info->min_pin = PIN_MIN;
-		info->max_pin = PIN_MAX;
-	}
-	return leave(rv);
-}
-
-static word C_GetMechanismList(word slot, word list, word n)
-{
-	word rv = enter_slot(I_C_GetMechanismList, slot);
-	return rv == CKR_OK ? leave(real->C_GetMechanismList(real_slot, list, n)) : rv;
-}
-
-static word C_GetMechanismInfo(word slot, word type, word info)
-{
-	word rv = enter_slot(I_C_GetMechanismInfo, slot);
-	return rv == CKR_OK ? leave(real->C_GetMechanismInfo(real_slot, type, info)) : rv;
-}
-
-static word C_InitToken(word slot, word pin, word len, word label)
-{
-	word rv = enter_slot(I_C_InitToken, slot);
-	if (rv != CKR_OK)
-		return rv;
-	rv = real->C_InitToken(real_slot, pin, len, label);
-	real_slot_known = 0; /* SoftHSM moves the new token to another slot */
-	return leave(rv);
-}
-
-static word C_OpenSession(word slot, word flags, word app, word notify, word out)
-{
-	word rv = enter_slot(I_C_OpenSession, slot);
-	if (rv != CKR_OK)
-		return rv;
-	rv = real->C_OpenSession(real_slot, flags, app, notify, out);
-	if (rv == CKR_OK)
-		*(unsigned long *)out |= seen << 32;
-	return leave_session(rv);
-}
-
-static word C_CloseAllSessions(word slot)
-{
-	word rv = enter_slot(I_C_CloseAllSessions, slot);
-	return rv == CKR_OK ? leave(real->C_CloseAllSessions(real_slot)) : rv;
-}
-
-/* --- the PIN -------------------------------------------------------------- */
-
-/* A card takes the try off before it compares, so that pulling the power does
- * not win a guess. 0: none was left. */
-static int take_try(void)
-{
-	uint64_t left = __atomic_load_n(&state->tries_left, __ATOMIC_SEQ_CST);
-	while (left > 0)
-		if (__atomic_compare_exchange_n(&state->tries_left, &left, left - 1, 0,
-						__ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-			return 1;
-	return 0;
-}
-
-static void reset_tries(void)
-{
-	__atomic_store_n(&state->tries_left, state->tries_max, __ATOMIC_SEQ_CST);
-}
-
-/* Settles a try by the result of the comparison, and says what a card would:
- * the wrong PIN that uses up the last try is answered CKR_PIN_LOCKED. */
-static word settle_try(word rv)
-{
-	if (rv == CKR_OK) {
-		reset_tries();
-	} else if (rv == CKR_PIN_INCORRECT) {
-		if (__atomic_load_n(&state->tries_left, __ATOMIC_SEQ_CST) == 0)
-			return CKR_PIN_LOCKED;
-	} else { /* the PIN was not looked at */
-		uint64_t left = __atomic_load_n(&state->tries_left, __ATOMIC_SEQ_CST);
-		while (left < state->tries_max &&
-		       !__atomic_compare_exchange_n(&state->tries_left, &left, left + 1, 0,
-						    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-			;
-	}
-	return rv;
-}
-
-static word C_Login(word session, word user, word pin, word len)
-{
-	word rv = enter_session(I_C_Login, &session);
-	if (rv != CKR_OK) {
-		count(I_logins_other);
-		return rv;
-	}
-	if (user == CKU_SO)
-		return leave_session(real->C_Login(session, user, pin, len));
-	if (pin && (len < PIN_MIN || len > PIN_MAX)) {
-		count(I_logins_other);
-		return leave(CKR_PIN_LEN_RANGE);
-	}
-	if (!take_try()) {
-		count(I_logins_locked);
-		return leave(CKR_PIN_LOCKED);
-	}
-	rv = real->C_Login(session, user, pin, len);
-	count(rv == CKR_OK ? I_logins_ok : rv == CKR_PIN_INCORRECT ? I_logins_refused : I_logins_other);
-	return leave_session(settle_try(rv));
-}
-
-static word C_SetPIN(word session, word old, word old_len, word new, word new_len)
-{
-	word rv = enter_session(I_C_SetPIN, &session);
-	if (rv != CKR_OK)
-		return rv;
-	struct session_info info;
-	rv = real->C_GetSessionInfo(session, (word)&info);
-	if (rv != CKR_OK)
-		return leave(rv);
-	if (info.state == CKS_RW_SO_FUNCTIONS)
-		return leave_session(real->C_SetPIN(session, old, old_len, new, new_len));
-	if (new_len < PIN_MIN || new_len > PIN_MAX)
-		return leave(CKR_PIN_LEN_RANGE);
-	if (!take_try())
-		return leave(CKR_PIN_LOCKED);
-	return leave_session(settle_try(real->C_SetPIN(session, old, old_len, new, new_len)));
-}
-
-/* Unblocks: the security officer sets a new PIN. */
-static word C_InitPIN(word session, word pin, word len)
-{
-	word rv = enter_session(I_C_InitPIN, &session);
-	if (rv != CKR_OK)
-		return rv;
-	if (len < PIN_MIN || len > PIN_MAX)
-		return leave(CKR_PIN_LEN_RANGE);
-	rv = real->C_InitPIN(session, pin, len);
-	if (rv == CKR_OK)
-		reset_tries();
-	return leave_session(rv);
-}
-
-/* --- signing -------------------------------------------------------------- */
-
-/* Works as long as a card would, unless it is pulled. SoftHSM is not called
- * meanwhile, so others need not wait. */
-static void sign_slowly(void)
-{
-	let_others_in();
-	uint64_t ms = __atomic_load_n(&state->sign_delay_ms, __ATOMIC_SEQ_CST);
-	const struct timespec slice = { 0, 1000000 };
 	struct timespec start, now;
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	now = start;
 	while (insertion() == seen &&
 	       (now.tv_sec - start.tv_sec) * 1000 + (now.tv_nsec - start.tv_nsec) / 1000000 < (long)ms) {
-		nanosleep(&slice, NULL);
+		sleep_ms(1);
 		clock_gettime(CLOCK_MONOTONIC, &now);
 	}
-	keep_others_out();
 }
 
-/* A real signature is one that was handed out: not a size query (signature is
- * NULL), not a buffer too small, not one whose card was pulled meanwhile. */
-static word leave_signature(word rv, word signature)
-{
-	rv = leave_session(rv);
-	if (rv == CKR_OK && signature)
-		count(I_signatures);
-	return rv;
-}
+#include "token.c"
+#include "login.c"
 
-static word C_Sign(word session, word data, word len, word signature, word signature_len)
-{
-	word rv = enter_session(I_C_Sign, &session);
-	if (rv != CKR_OK)
-		return rv;
-	if (signature)
-		sign_slowly();
-	return leave_signature(real->C_Sign(session, data, len, signature, signature_len), signature);
-}
-
-static word C_SignFinal(word session, word signature, word signature_len)
-{
-	word rv = enter_session(I_C_SignFinal, &session);
-	if (rv != CKR_OK)
-		return rv;
-	if (signature)
-		sign_slowly();
-	return leave_signature(real->C_SignFinal(session, signature, signature_len), signature);
-}
-
-/* --- the one symbol that is exported --------------------------------------- */
+/* --- the one symbol that is exported --- */
 
 __attribute__((visibility("default"))) word C_GetFunctionList(word out)
 {
