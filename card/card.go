@@ -91,6 +91,10 @@ type Snapshot struct {
 	Readers []Reader
 	Epoch   uint64 // raised with every change of any card's epoch
 	PCSC    string // why PC/SC readers are not watched; "" when they are or none is needed
+	NoPCSC  error  // which of ErrNoPCSC, ErrNoService and ErrServiceRefused that is; nil otherwise
+
+	PCSCReaders  []PCSCReader   // as PC/SC sees them, without any module
+	Unrecognized []Unrecognized // of these, the ones with a card that no module shows
 }
 
 // Card returns the card with this ID.
@@ -131,10 +135,10 @@ type ModuleInfo struct {
 
 // Reader is a PKCS#11 slot: a card reader, or one PIN of the card in it.
 type Reader struct {
-	Name   string
-	Module string // path of the module that shows it
-	SlotID uint
-	Card   *Card // nil when empty
+	Name    string
+	Module  string // path of the module that shows it
+	Ordinal int    // which of the reader's slots, from 0, where the module has several
+	Card    *Card  // nil when empty
 }
 
 // State says whether a card can sign.

@@ -410,7 +410,9 @@ func TestACrashedListerIsReplaced(t *testing.T) {
 	m := start(t, Config{Modules: []string{c.Module()}})
 	events, done := m.Subscribe()
 	defer done()
-	check(t, syscall.Kill(children(t)[0], syscall.SIGSEGV))
+	for _, pid := range children(t) { // the PC/SC watcher too
+		check(t, syscall.Kill(pid, syscall.SIGSEGV))
+	}
 	next(t, events, ModuleFailed)
 	next(t, events, Inserted)
 	mustUnlock(t, m, c)
@@ -445,7 +447,7 @@ func TestATokenThatCannotBeReadJustNowStays(t *testing.T) {
 	var infos []wire.SlotInfo
 	for _, r := range m.Snapshot().Readers {
 		infos = append(infos, wire.SlotInfo{
-			ID: r.SlotID, Description: r.Name, Present: true,
+			Description: r.Name, Present: true,
 			Unread: &wire.Fault{Kind: wire.PKCS11, Function: "C_GetTokenInfo", Code: 5},
 		})
 	}

@@ -138,6 +138,8 @@ func failure(op string, err error) error {
 		return &Error{Op: op, Err: fmt.Errorf("%w: %w", ErrModule, f)}
 	case wire.OtherCard:
 		return &Error{Op: op, Err: ErrRemoved, Hint: "Another card is in the reader: insert the one you want to use."}
+	case wire.Gone:
+		return &Error{Op: op, Err: ErrRemoved}
 	case wire.FinalTry:
 		return &Error{Op: op, Err: ErrFinalTry}
 	case wire.PINLocked:

@@ -21,12 +21,15 @@ import (
 // limits are the time-outs of what children do.
 type limits struct {
 	load, slots, token, login, pad, sign, present time.Duration
+
+	service time.Duration // between two looks for a PC/SC service that is missing
 }
 
 // defaultLimits leave room for slow readers: listing has been seen to take 30 s.
 var defaultLimits = limits{
 	load: 30 * time.Second, slots: 30 * time.Second, token: 60 * time.Second,
 	login: 30 * time.Second, pad: 2 * time.Minute, sign: 30 * time.Second, present: 10 * time.Second,
+	service: 2 * time.Second,
 }
 
 // Manager watches modules, readers and cards, and unlocks and locks cards. Its
@@ -35,6 +38,7 @@ type Manager struct {
 	config Config
 	limits limits
 	pins   *pinMemory
+	memory *memory
 	ctx    context.Context // ends at Close
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup // the goroutines of modules and unlocked cards
@@ -80,8 +84,8 @@ func newManager(config Config, limits limits) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		config: config, limits: limits, pins: newPINMemory(), subscribers: map[*subscriber]bool{},
-		readersFirst: make(chan struct{}), pcsc: errors.New("PC/SC has not been asked yet"),
+		config: config, limits: limits, pins: newPINMemory(), memory: newMemory(), subscribers: map[*subscriber]bool{},
+		readersFirst: make(chan struct{}), pcsc: errNotAsked,
 	}
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
 	for _, path := range paths {
@@ -94,6 +98,9 @@ func newManager(config Config, limits limits) (*Manager, error) {
 	m.wg.Go(m.watchReaders)
 	return m, nil
 }
+
+// errNotAsked is the state of PC/SC before its first answer.
+var errNotAsked = errors.New("PC/SC has not been asked yet")
 
 // ownExecutable returns a path by which this program starts itself. On Linux it
 // is one that an upgrade of the installed file does not change: manager and
@@ -230,10 +237,10 @@ func (m *Manager) start(role wire.Role, quiet bool) (*process, error) {
 // entry is a card in a slot.
 type entry struct {
 	module *module
-	slotID uint
-	reader string        // the slot's description
-	card   Card          // guarded by Manager.mu
-	turn   chan struct{} // full while someone unlocks the card
+	place
+	key  [sha256.Size]byte // what the memory knows it by
+	card Card              // guarded by Manager.mu
+	turn chan struct{}     // full while someone unlocks the card
 
 	signer   *signer  // while unlocked; guarded by Manager.mu
 	starting *process // the signer of an Unlock under way; guarded by Manager.mu
@@ -274,8 +281,8 @@ func pinState(t wire.TokenInfo) PINState {
 }
 
 // cardID names a card for as long as it stays in its slot.
-func cardID(module string, slot uint, token wire.TokenInfo) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %d %q %q", module, slot, token.Serial, token.Label))
+func cardID(module string, at place, token wire.TokenInfo) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %d %q %q", module, at.reader, at.ordinal, token.Serial, token.Label))
 	return hex.EncodeToString(sum[:8])
 }
 
@@ -292,7 +299,7 @@ func (m *Manager) publish() {
 	for _, mod := range m.modules {
 		s.Modules = append(s.Modules, mod.info)
 		for _, slot := range mod.slots {
-			reader := Reader{Name: slot.name, Module: mod.info.Path, SlotID: slot.id}
+			reader := Reader{Name: slot.reader, Module: mod.info.Path, Ordinal: slot.ordinal}
 			if slot.entry != nil {
 				card := slot.entry.card
 				card.Certificates = withoutDoubles(card.Certificates, mod.info.Path, taken)
@@ -301,13 +308,14 @@ func (m *Manager) publish() {
 			s.Readers = append(s.Readers, reader)
 		}
 	}
+	m.showReaders(s)
 	m.state.Store(s)
 }
 
 // errNothingFound is shown where "auto" stands for nothing.
 var errNothingFound = &Error{
 	Op: "find PKCS#11 modules", Err: fmt.Errorf("%w: there is none in the usual places", ErrModule),
-	Hint: "Install the card issuer's program, or OpenSC (Debian: apt install opensc-pkcs11), or give the module's path in the configuration.",
+	Hint: "Install the card issuer's program (for FINeID: Atostek ID from DVV, dvv.fi) or OpenSC, which must be 0.27 or newer for FINeID, or give the module's path in the configuration.",
 }
 
 // withoutDoubles offers a certificate that two slots show, as when two modules

@@ -1,8 +1,10 @@
 package card
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"time"
@@ -23,18 +25,39 @@ type module struct {
 	kick    chan struct{}      // holds one token when PC/SC has news
 
 	lister   *process // used by the goroutine only
+	ignored  []string // readers that the lister leaves alone; used by the goroutine only
 	failures int      // in a row; used by the goroutine only
 	unread   int      // looks in a row that could not read a token; used by the goroutine only
 
-	info  ModuleInfo // guarded by Manager.mu
-	slots []*slot    // guarded by Manager.mu
+	info            ModuleInfo    // guarded by Manager.mu
+	slots           []*slot       // guarded by Manager.mu
+	looked, looking []wire.Reader // PC/SC's readers when its last look, and this one, began; guarded by Manager.mu
+	stale           bool          // PC/SC was started anew, which some modules do not survive; guarded by Manager.mu
 }
 
-// slot is a slot and the card in it; guarded by Manager.mu.
+// slot is a slot and the card in it; guarded by Manager.mu. Its id is not here:
+// it is another in each process.
 type slot struct {
-	id    uint
-	name  string
+	place
 	entry *entry
+}
+
+// place says where a slot is: the reader, and which of the reader's slots from
+// 0. Some modules have one for each PIN of a card.
+type place struct {
+	reader  string
+	ordinal int
+}
+
+// places returns where each of a child's slots is.
+func places(infos []wire.SlotInfo) []place {
+	at := make([]place, len(infos))
+	count := map[string]int{}
+	for i, info := range infos {
+		at[i] = place{info.Description, count[info.Description]}
+		count[info.Description]++
+	}
+	return at
 }
 
 func newModule(m *Manager, path string) *module {
@@ -106,6 +129,7 @@ func (mod *module) stopLister() {
 // inventory reads slots and new cards, or again all locked cards, and keeps
 // what went wrong.
 func (mod *module) inventory(again bool) {
+	mod.noteLook()
 	err := mod.read(again)
 	if err == nil {
 		mod.failures = 0
@@ -118,32 +142,44 @@ func (mod *module) inventory(again bool) {
 	mod.failures++
 	mod.stopLister()
 	err = failure("read the cards of "+mod.path, err)
-	m.config.Log.Warn("a PKCS#11 module cannot be read", "module", mod.path, "error", err, "hint", Hint(err))
-	mod.setFailed(err)
+	level := slog.LevelDebug // it is tried again and again
+	if mod.setFailed(err) {
+		level = slog.LevelWarn
+	}
+	m.config.Log.Log(m.ctx, level, "a PKCS#11 module cannot be read", "module", mod.path, "error", err, "hint", Hint(err))
 }
 
 // setFailed shows the module's error and forgets its locked cards; an unlocked
-// card has a process of its own that watches it.
-func (mod *module) setFailed(err error) {
+// card has a process of its own that watches it. It returns whether the error
+// is another than before.
+func (mod *module) setFailed(err error) (news bool) {
 	m := mod.manager
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	news := mod.info.Err == nil || mod.info.Err.Error() != err.Error()
+	news = mod.info.Err == nil || mod.info.Err.Error() != err.Error()
 	mod.info.Err = err
 	for _, s := range mod.slots {
 		if s.entry != nil && s.entry.signer == nil {
 			m.forget(s, s.entry, err)
 		}
 	}
+	mod.looked = mod.looking
 	m.publish()
 	if news {
 		m.emit(Event{Kind: ModuleFailed, Reason: err.Error()})
 	}
+	return news
 }
 
-// read starts the lister if there is none, and brings the slots up to date.
+// read starts the lister if there is none that fits, and brings the slots up to
+// date.
 func (mod *module) read(again bool) error {
 	m := mod.manager
+	ignored, stale := mod.toIgnore()
+	if stale || !slices.Equal(ignored, mod.ignored) {
+		mod.stopLister()
+	}
+	mod.ignored = ignored
 	if mod.lister == nil {
 		if err := mod.startLister(); err != nil {
 			return err
@@ -153,27 +189,47 @@ func (mod *module) read(again bool) error {
 	if err != nil {
 		return err
 	}
-	fresh := map[uint]*entry{}
+	fresh := map[place]*entry{}
 	unread := false
-	for i := range answer.Slots {
+	for i, at := range places(answer.Slots) {
 		info := &answer.Slots[i]
 		switch {
 		case info.Unread != nil || !info.Present:
-		case !hasToken(*info) && mod.holdsCard(info.ID): // half-read, while its file was written to
+		case !hasToken(*info) && mod.holdsCard(at): // half-read, while its file was written to
 			info.Unread = &wire.Fault{Kind: wire.Protocol, Text: "the token says that nobody has initialised it"}
-		case hasToken(*info) && !mod.known(*info, again):
-			if fresh[info.ID], err = mod.readToken(info); err != nil {
+		case hasToken(*info) && !mod.known(at, *info, again):
+			if fresh[at], err = mod.readToken(at, info, again); err != nil {
 				return err
 			}
 		}
 		if info.Unread != nil {
-			m.config.Log.Debug("a token cannot be read just now", "module", mod.path, "slot", info.ID, "error", info.Unread)
+			m.config.Log.Debug("a token cannot be read just now", "module", mod.path, "reader", at.reader, "error", info.Unread)
 			unread = true
 		}
 	}
 	mod.noteUnread(unread)
 	mod.update(answer.Slots, fresh)
 	return nil
+}
+
+// toIgnore returns the readers that a lister must leave alone, since a signer
+// works with the card in them, and whether an older lister is of no use any more.
+func (mod *module) toIgnore() (readers []string, stale bool) {
+	m := mod.manager
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	stale, mod.stale = mod.stale, false
+	for _, other := range m.modules {
+		for _, s := range other.slots {
+			if s.entry == nil || s.entry.signer == nil && s.entry.starting == nil {
+				continue
+			}
+			if r, ok := m.readerOf(s.reader); ok && !slices.Contains(readers, r.Name) {
+				readers = append(readers, r.Name)
+			}
+		}
+	}
+	return readers, stale
 }
 
 // unreadLooks is how many looks in a row, each by a new lister, may fail to
@@ -220,29 +276,29 @@ func hasToken(info wire.SlotInfo) bool {
 }
 
 // known says whether the card in the slot needs no reading.
-func (mod *module) known(info wire.SlotInfo, again bool) bool {
+func (mod *module) known(at place, info wire.SlotInfo, again bool) bool {
 	m := mod.manager
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := mod.slot(info.ID)
-	if s == nil || s.entry == nil || s.entry.card.ID != cardID(mod.path, info.ID, info.Token) {
+	s := mod.slot(at)
+	if s == nil || s.entry == nil || s.entry.card.ID != cardID(mod.path, at, info.Token) {
 		return false
 	}
 	return !again || s.entry.signer != nil
 }
 
 // holdsCard says whether a card is known in the slot.
-func (mod *module) holdsCard(id uint) bool {
+func (mod *module) holdsCard(at place) bool {
 	mod.manager.mu.Lock()
 	defer mod.manager.mu.Unlock()
-	s := mod.slot(id)
+	s := mod.slot(at)
 	return s != nil && s.entry != nil
 }
 
-// slot returns the slot with this id, or nil; Manager.mu must be held.
-func (mod *module) slot(id uint) *slot {
+// slot returns the slot at a place, or nil; Manager.mu must be held.
+func (mod *module) slot(at place) *slot {
 	for _, s := range mod.slots {
-		if s.id == id {
+		if s.place == at {
 			return s
 		}
 	}
@@ -259,11 +315,18 @@ func (mod *module) slotOf(e *entry) *slot {
 	return nil
 }
 
-// readToken reads a card that is new. It returns nil and notes in info what is
-// wrong if the card is gone again or cannot be read.
-func (mod *module) readToken(info *wire.SlotInfo) (*entry, error) {
+// readToken reads a card that is new, all of it again or only as far as it is not
+// remembered. It returns nil and notes in info what is wrong if the card is gone
+// again or cannot be read.
+func (mod *module) readToken(at place, info *wire.SlotInfo, again bool) (*entry, error) {
 	m := mod.manager
-	answer, _, err := mod.lister.call(m.ctx, m.limits.token, wire.Request{Op: wire.Token, Slot: info.ID}, nil)
+	key := tokenKey(mod.path, info.Token)
+	light := !again && m.memory.knows(key)
+	answer, _, err := mod.lister.call(m.ctx, m.limits.token, wire.Request{Op: wire.Token, Slot: info.ID, Light: light}, nil)
+	if err == nil && light && !m.memory.complete(key, answer.Token) {
+		m.memory.forget(key)
+		return mod.readToken(at, info, true)
+	}
 	if answer.Fault != nil {
 		if errors.Is(failure("read the card", answer.Fault), ErrRemoved) {
 			info.Present = false
@@ -276,8 +339,11 @@ func (mod *module) readToken(info *wire.SlotInfo) (*entry, error) {
 		return nil, err
 	}
 	token := *answer.Token
-	e := &entry{module: mod, slotID: info.ID, reader: info.Description, turn: make(chan struct{}, 1), card: Card{
-		ID: cardID(mod.path, info.ID, token), Label: token.Label, Serial: token.Serial,
+	if !light {
+		m.memory.keep(key, token)
+	}
+	e := &entry{module: mod, place: at, key: key, turn: make(chan struct{}, 1), card: Card{
+		ID: cardID(mod.path, at, token), Label: token.Label, Serial: token.Serial,
 		Manufacturer: token.Manufacturer, Model: token.Model,
 		Certificates: readCertificates(token.Certificates, token.Mechanisms, time.Now()),
 	}}
@@ -287,33 +353,38 @@ func (mod *module) readToken(info *wire.SlotInfo) (*entry, error) {
 }
 
 // update makes the slots what the module says, with the new cards in fresh.
-func (mod *module) update(infos []wire.SlotInfo, fresh map[uint]*entry) {
+func (mod *module) update(infos []wire.SlotInfo, fresh map[place]*entry) {
 	m := mod.manager
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before := mod.slots
-	old := map[uint]*slot{}
-	for _, s := range before {
-		old[s.id] = s
-	}
 	mod.info.Err = nil
+	mod.looked = mod.looking
 	mod.slots = nil
-	for _, info := range infos {
-		s := old[info.ID]
-		if s == nil {
-			s = &slot{id: info.ID}
+	for i, at := range places(infos) {
+		s := &slot{place: at}
+		if j := slices.IndexFunc(before, func(old *slot) bool { return old.place == at }); j >= 0 {
+			s = before[j]
+			before = slices.Delete(slices.Clone(before), j, j+1)
 		}
-		delete(old, info.ID)
-		s.name = info.Description
 		mod.slots = append(mod.slots, s)
-		mod.updateCard(s, info, fresh[info.ID])
+		mod.updateCard(s, infos[i], fresh[at])
 	}
-	for _, s := range old {
-		if s.entry != nil {
+	for _, s := range before {
+		switch {
+		case mod.wasIgnored(s): // it has nothing to say about this one
+			mod.slots = append(mod.slots, s)
+		case s.entry != nil:
 			m.forget(s, s.entry, ErrRemoved)
 		}
 	}
+	slices.SortStableFunc(mod.slots, func(a, b *slot) int { return cmp.Compare(a.reader, b.reader) })
 	m.publish()
+}
+
+// wasIgnored says whether the lister was to leave a slot's reader alone.
+func (mod *module) wasIgnored(s *slot) bool {
+	return slices.ContainsFunc(mod.ignored, func(reader string) bool { return isReader(reader, s.reader) })
 }
 
 // updateCard makes s hold the card that info tells of; Manager.mu must be held.
@@ -326,7 +397,7 @@ func (mod *module) updateCard(s *slot, info wire.SlotInfo, fresh *entry) {
 		info.Present = false
 	}
 	if e := s.entry; e != nil {
-		id := cardID(mod.path, info.ID, info.Token)
+		id := cardID(mod.path, s.place, info.Token)
 		if fresh != nil {
 			id = fresh.card.ID // read after info
 		}

@@ -13,10 +13,9 @@ import (
 
 // Times of the PC/SC children.
 const (
-	watchTime    = time.Minute     // one Watch request, when nothing happens
-	resetTime    = 2 * time.Second // for another program to let go of the card
-	childSlack   = 10 * time.Second
-	serviceRetry = 10 * time.Second // between two looks for a PC/SC service that is missing
+	watchTime  = time.Minute     // one Watch request, when nothing happens
+	resetTime  = 2 * time.Second // for another program to let go of the card
+	childSlack = 10 * time.Second
 )
 
 // watchReaders follows the PC/SC readers with a watcher child until the manager
@@ -27,19 +26,21 @@ func (m *Manager) watchReaders() {
 		if m.ctx.Err() != nil {
 			return
 		}
-		var fault *wire.Fault
-		if !errors.As(err, &fault) {
-			m.config.Log.Warn("the PC/SC child ended", "error", err)
-		}
+		m.config.Log.Warn("the PC/SC child ended", "error", err)
 		m.setReaders(nil, err)
-		select {
-		case <-m.ctx.Done():
-		case <-time.After(serviceRetry):
-		}
+		m.beforeNextService()
 	}
 }
 
-// followReaders runs one watcher child until it or the service fails.
+// beforeNextService pauses until the PC/SC service is looked for again.
+func (m *Manager) beforeNextService() {
+	select {
+	case <-m.ctx.Done():
+	case <-time.After(m.limits.service):
+	}
+}
+
+// followReaders runs one watcher child until it fails.
 func (m *Manager) followReaders() error {
 	p, err := m.start(wire.Watcher, false)
 	if err != nil {
@@ -49,6 +50,12 @@ func (m *Manager) followReaders() error {
 	request := wire.Request{Op: wire.Watch, First: true, Wait: watchTime}
 	for {
 		answer, _, err := p.call(m.ctx, watchTime+childSlack, request, nil)
+		if answer.Fault != nil { // there is no service; the child can look again
+			m.setReaders(nil, answer.Fault)
+			m.beforeNextService()
+			request.First, request.Readers = true, nil
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -62,19 +69,26 @@ func (m *Manager) followReaders() error {
 func (m *Manager) setReaders(now []wire.Reader, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	before, known := m.readers, m.pcsc == nil
+	before, known, was := m.readers, m.pcsc == nil, m.pcsc
 	m.readers, m.pcsc = now, err
 	m.readersOnce.Do(func() { close(m.readersFirst) })
 	if err == nil && known && slices.EqualFunc(before, now, sameReader) {
 		return
 	}
-	for _, was := range before {
-		if was.Present && err == nil && !slices.ContainsFunc(now, func(r wire.Reader) bool { return sameCard(was, r) }) {
-			m.forgetIn(was.Name)
+	if err != nil && !known {
+		m.publish()
+		return // no news: there still is no service
+	}
+	var fault *wire.Fault
+	lost := errors.As(err, &fault) // the service ended, and with it has let go of all cards
+	for _, old := range before {
+		if old.Present && (err == nil || lost) && !slices.ContainsFunc(now, func(r wire.Reader) bool { return sameCard(old, r) }) {
+			m.forgetIn(old.Name)
 		}
 	}
 	m.publish()
 	for _, mod := range m.modules {
+		mod.stale = mod.stale || was != nil && was != errNotAsked
 		mod.wake()
 	}
 }
@@ -95,7 +109,7 @@ func sameCard(was, is wire.Reader) bool {
 func (m *Manager) forgetIn(reader string) {
 	for _, mod := range m.modules {
 		for _, s := range mod.slots {
-			if s.entry != nil && isReader(reader, s.name) {
+			if s.entry != nil && isReader(reader, s.reader) {
 				m.drop(s, s.entry, ErrRemoved)
 			}
 		}
@@ -127,7 +141,7 @@ func (m *Manager) readerOf(description string) (wire.Reader, bool) {
 // slots, so that its lister need not be kept; mu must be held.
 func (m *Manager) watched(mod *module) bool {
 	return m.pcsc == nil && !slices.ContainsFunc(mod.slots, func(s *slot) bool {
-		_, ok := m.readerOf(s.name)
+		_, ok := m.readerOf(s.reader)
 		return !ok
 	})
 }
@@ -199,7 +213,7 @@ func (m *Manager) locked(reader string) bool {
 	defer m.mu.Unlock()
 	for _, mod := range m.modules {
 		for _, s := range mod.slots {
-			if s.entry != nil && s.entry.signer != nil && isReader(reader, s.name) {
+			if s.entry != nil && s.entry.signer != nil && isReader(reader, s.reader) {
 				return false
 			}
 		}

@@ -138,7 +138,7 @@ func (m *Manager) login(ctx context.Context, e *entry, p *process, cert Fingerpr
 		return false, err
 	}
 	request := wire.Request{
-		Op: wire.Login, Slot: e.slotID, Certificate: cert[:], ConfirmFinal: opts.ConfirmFinal, PinPad: pin == nil,
+		Op: wire.Login, Reader: e.reader, Ordinal: e.ordinal, Certificate: cert[:], ConfirmFinal: opts.ConfirmFinal, PinPad: pin == nil,
 	}
 	limit, body := m.limits.pad, []byte(nil)
 	if pin != nil {
@@ -150,7 +150,22 @@ func (m *Manager) login(ctx context.Context, e *entry, p *process, cert Fingerpr
 	}
 	m.noteLogin(e, cert, pin, answer)
 	var refused *wire.Fault
+	if errors.As(err, &refused) && refused.Kind == wire.OtherCard {
+		m.reread(e)
+	}
 	return err != nil && !errors.As(err, &refused), err
+}
+
+// reread has a card read anew, all of it: its signer did not find on it what
+// was remembered of it.
+func (m *Manager) reread(e *entry) {
+	m.memory.forget(e.key)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := e.module.slotOf(e); s != nil {
+		m.drop(s, e, ErrRemoved)
+	}
+	e.module.wake()
 }
 
 // noteLogin keeps what the card said to a PIN, also if nobody waits for it any

@@ -122,7 +122,7 @@ func (s *server) serveModule(r request) (answer wire.Answer, body []byte, err er
 	case r.head.Op == wire.Slots:
 		answer.Slots, err = s.module.slots()
 	case r.head.Op == wire.Token:
-		answer.Token, err = s.module.token(r.head.Slot)
+		answer.Token, err = s.module.token(r.head.Slot, r.head.Light)
 	case r.head.Op == wire.Login && s.signer == nil:
 		s.signer, answer, err = s.module.login(r.head, r.body)
 	case r.head.Op == wire.Sign && s.signer != nil:

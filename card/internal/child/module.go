@@ -109,9 +109,30 @@ func (m *module) readToken(slot uint) (*wire.TokenInfo, error) {
 	return &token, nil
 }
 
-// token reads the token in a slot with its certificates and mechanisms. It
-// needs no PIN.
-func (m *module) token(slot uint) (*wire.TokenInfo, error) {
+// slotOf finds a slot by its reader and its place among the reader's slots (one
+// for each PIN with some modules). Slot ids are each process's own: a module
+// counts anew when it is told to leave some readers alone.
+func (m *module) slotOf(reader string, ordinal int) (uint, error) {
+	ids, err := m.slotList()
+	if err != nil {
+		return 0, failed("C_GetSlotList", err)
+	}
+	for _, id := range ids {
+		info, err := m.GetSlotInfo(id)
+		if err != nil || trim(info.SlotDescription) != reader {
+			continue
+		}
+		if ordinal == 0 {
+			return id, nil
+		}
+		ordinal--
+	}
+	return 0, &wire.Fault{Kind: wire.Gone, Text: "the module does not show the card's reader any more"}
+}
+
+// token reads the token in a slot with its certificates, or with their ids
+// alone if light, and its mechanisms. It needs no PIN.
+func (m *module) token(slot uint, light bool) (*wire.TokenInfo, error) {
 	token, err := m.readToken(slot)
 	if err != nil {
 		return nil, err
@@ -125,7 +146,7 @@ func (m *module) token(slot uint) (*wire.TokenInfo, error) {
 		return nil, failed("C_OpenSession", err)
 	}
 	defer m.CloseSession(session)
-	token.Certificates, err = m.certificates(session)
+	token.Certificates, err = m.certificates(session, light)
 	return token, err
 }
 
@@ -151,9 +172,9 @@ const (
 	maxCertificateBytes = 128 << 10
 )
 
-// certificates reads the token's X.509 certificates; ones that cannot be read
-// are left out.
-func (m *module) certificates(session pkcs11.SessionHandle) ([]wire.Certificate, error) {
+// certificates reads the token's X.509 certificates, or only their ids if light;
+// ones that cannot be read are left out.
+func (m *module) certificates(session pkcs11.SessionHandle, light bool) ([]wire.Certificate, error) {
 	objects, err := m.find(session, pkcs11.CKO_CERTIFICATE)
 	if err != nil {
 		return nil, err
@@ -161,6 +182,10 @@ func (m *module) certificates(session pkcs11.SessionHandle) ([]wire.Certificate,
 	var certificates []wire.Certificate
 	size := 0
 	for _, object := range objects {
+		if light {
+			certificates = append(certificates, wire.Certificate{ID: m.attribute(session, object, pkcs11.CKA_ID)})
+			continue
+		}
 		der := m.attribute(session, object, pkcs11.CKA_VALUE)
 		if size += len(der); len(der) == 0 || size > maxCertificateBytes {
 			continue

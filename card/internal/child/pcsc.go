@@ -13,7 +13,7 @@ import (
 func (s *server) servePCSC(r wire.Request) (answer wire.Answer, err error) {
 	if s.service == nil {
 		if s.service, err = pcsc.Establish(); err != nil {
-			return answer, &wire.Fault{Kind: wire.PCSC, Text: err.Error()}
+			return answer, pcscFault(err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), r.Wait)
@@ -32,9 +32,23 @@ func (s *server) servePCSC(r wire.Request) (answer wire.Answer, err error) {
 	if err != nil {
 		_ = s.service.Close() // the service may have ended; the next request starts afresh
 		s.service = nil
-		err = &wire.Fault{Kind: wire.PCSC, Text: err.Error()}
+		err = pcscFault(err)
 	}
 	return answer, err
+}
+
+// pcscFault tells apart what a person can do something about.
+func pcscFault(err error) error {
+	kind := wire.PCSC
+	switch {
+	case errors.Is(err, pcsc.ErrUnavailable):
+		kind = wire.NoPCSC
+	case errors.Is(err, pcsc.ErrNoService):
+		kind = wire.NoService
+	case errors.Is(err, pcsc.ErrRefused):
+		kind = wire.Refused
+	}
+	return &wire.Fault{Kind: kind, Text: err.Error()}
 }
 
 // watch returns the readers when they differ from those that the parent knows,

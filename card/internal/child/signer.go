@@ -32,7 +32,11 @@ type signer struct {
 // certificate and C_Login, the session is dead.)
 func (m *module) login(r wire.Request, pin []byte) (*signer, wire.Answer, error) {
 	var answer wire.Answer
-	token, err := m.readToken(r.Slot)
+	slot, err := m.slotOf(r.Reader, r.Ordinal)
+	if err != nil {
+		return nil, answer, err
+	}
+	token, err := m.readToken(slot)
 	if err != nil {
 		return nil, answer, err
 	}
@@ -40,14 +44,14 @@ func (m *module) login(r wire.Request, pin []byte) (*signer, wire.Answer, error)
 	if err := mayLogin(token.Flags, r, pin); err != nil {
 		return nil, answer, err
 	}
-	s := &signer{module: m, slot: r.Slot}
-	if s.mechanisms, err = m.mechanisms(r.Slot); err != nil {
+	s := &signer{module: m, slot: slot}
+	if s.mechanisms, err = m.mechanisms(slot); err != nil {
 		return nil, answer, err
 	}
-	if s.session, err = m.OpenSession(r.Slot, pkcs11.CKF_SERIAL_SESSION); err != nil {
+	if s.session, err = m.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION); err != nil {
 		return nil, answer, failed("C_OpenSession", err)
 	}
-	if s.certificates, err = m.certificates(s.session); err != nil {
+	if s.certificates, err = m.certificates(s.session, false); err != nil {
 		return nil, answer, err
 	}
 	if s.certificate(r.Certificate) == nil {
@@ -55,7 +59,7 @@ func (m *module) login(r wire.Request, pin []byte) (*signer, wire.Answer, error)
 	}
 	answer.Tried = true
 	loginErr := m.library.login(s.session, pin)
-	if after, err := m.readToken(r.Slot); err == nil {
+	if after, err := m.readToken(slot); err == nil {
 		answer.Token = after
 	}
 	if loginErr != nil {

@@ -62,7 +62,9 @@ const (
 type Request struct {
 	Op           Op
 	Path         string        `json:",omitempty"`
-	Slot         uint          `json:",omitempty"`
+	Slot         uint          `json:",omitempty"` // Token: a slot id of this child's own Slots
+	Light        bool          `json:",omitempty"` // Token: no contents of certificates
+	Ordinal      int           `json:",omitempty"` // Login: which of Reader's slots, from 0
 	Certificate  []byte        `json:",omitempty"` // SHA-256 of the certificate's DER
 	ConfirmFinal bool          `json:",omitempty"`
 	PinPad       bool          `json:",omitempty"`
@@ -108,7 +110,7 @@ type TokenInfo struct {
 // Certificate is an X.509 certificate object.
 type Certificate struct {
 	ID  []byte // CKA_ID
-	DER []byte // CKA_VALUE
+	DER []byte // CKA_VALUE; nil where only a light reading was asked for
 }
 
 // Reader is a PC/SC reader: pcsc.ReaderState.
@@ -129,12 +131,16 @@ const (
 	PKCS11    Kind = "pkcs11"     // Function answered Code
 	NoModule  Kind = "no-module"  // the library cannot be loaded, or is no PKCS#11 module
 	OtherCard Kind = "other-card" // the card in the slot is not the one that was meant
+	Gone      Kind = "gone"       // the module does not show the reader any more
 	FinalTry  Kind = "final-try"  // the token says so and it was not confirmed
 	PINLocked Kind = "pin-locked" // the token says so
 	NotProof  Kind = "not-proof"  // the message is not a TLS client's proof
 	NoKey     Kind = "no-key"     // no private key belongs to the certificate, or it cannot do this
 	Protocol  Kind = "protocol"   // the request makes no sense here
 	PCSC      Kind = "pcsc"       // the PC/SC service failed
+	NoPCSC    Kind = "no-pcsc"    // there is no PC/SC library
+	NoService Kind = "no-service" // the PC/SC service does not run
+	Refused   Kind = "refused"    // the PC/SC service does not let us in
 )
 
 // Fault is why a request failed.
