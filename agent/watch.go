@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"github.com/kortti-id/kortti/agent/audit"
@@ -39,6 +40,31 @@ func (a *Agent) watch(ctx context.Context) error {
 			a.report(ev)
 		}
 	}
+}
+
+// watchScreen follows the screen and the machine's sleep until ctx ends.
+func (a *Agent) watchScreen(ctx context.Context) error {
+	a.screen.Run(ctx)
+	return nil
+}
+
+// away locks all cards and closes all prompts, as the person has gone; when it
+// returns nothing of the unlocked state is left. reason is for people.
+func (a *Agent) away(reason string) {
+	if err := a.lockCards("", reason); err != nil {
+		a.log.Error("lock the cards", "reason", reason, "error", err)
+	}
+	why := fmt.Errorf("%w: %s", prompt.ErrAway, reason)
+	// What is being tried ends by itself: a login by the lock, a consent at once.
+	a.desk.End(func(_ *prompt.Question, busy bool) (bool, error) { return !busy, why })
+}
+
+// lockCards locks a card, or all for "".
+func (a *Agent) lockCards(card, reason string) error {
+	a.locks.Add(1)
+	err := a.cards.Lock(card, reason)
+	a.follow()
+	return err
 }
 
 // follow ends what must not outlive a change of the cards: first the
@@ -99,6 +125,14 @@ func outdated(now card.Snapshot, q *prompt.Question, busy bool) (end bool, err e
 	return true, card.ErrLocked
 }
 
+// tellPrompt tells front ends of a prompt that opens or closes.
+func (a *Agent) tellPrompt(ev control.Event, why error) {
+	if why != nil {
+		ev.Code = explain(why).Code
+	}
+	a.events.publish(ev)
+}
+
 // report tells front ends and the audit file of a card's event. Signatures are
 // told by the recorder, which knows the host.
 func (a *Agent) report(ev card.Event) {
@@ -114,8 +148,6 @@ func (a *Agent) report(ev card.Event) {
 		a.audit.Write(control.AuditRecord{Decision: audit.Lock, Card: ev.Card, Reason: ev.Reason})
 	case card.Removed:
 		a.audit.Write(control.AuditRecord{Decision: audit.Removed, Card: ev.Card})
-	case card.ModuleFailed:
-		a.log.Warn("a PKCS#11 module failed", "reason", ev.Reason)
 	}
 	a.events.publish(out)
 }

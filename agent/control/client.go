@@ -139,6 +139,12 @@ func (c *Client) Why(ctx context.Context, host string) (Why, error) {
 	return get[Why](ctx, c, "/v1/why?host="+url.QueryEscape(host))
 }
 
+// Doctor looks for what keeps cards and the agent from working. It takes as long
+// as the modules need to be read.
+func (c *Client) Doctor(ctx context.Context) (Doctor, error) {
+	return get[Doctor](ctx, c, "/v1/doctor")
+}
+
 // Audit returns the newest records, oldest of them first; limit 0 means the
 // agent's default.
 func (c *Client) Audit(ctx context.Context, limit int) ([]AuditRecord, error) {

@@ -17,6 +17,16 @@ type Status struct {
 	Proxy    string     `json:"proxy"` // host:port that the proxy listens on
 	Cards    []CardLock `json:"cards"`
 	Counters Counters   `json:"counters"`
+	// ScreenLock and Sleep tell whether these lock the cards.
+	ScreenLock Watch `json:"screen_lock"`
+	Sleep      Watch `json:"sleep"`
+}
+
+// Watch says whether the agent watches for something. Detail says through whom,
+// or why not, for people.
+type Watch struct {
+	Watched bool   `json:"watched"`
+	Detail  string `json:"detail"`
 }
 
 // CardLock says whether one inserted card is unlocked.
@@ -52,6 +62,26 @@ type Counters struct {
 type Cards struct {
 	Modules []Module `json:"modules"`
 	Readers []Reader `json:"readers"`
+	PCSC    PCSC     `json:"pcsc"`
+}
+
+// PCSC is what the smart card service sees, without any module.
+type PCSC struct {
+	Error   string       `json:"error,omitempty"` // why it cannot be asked
+	Readers []PCSCReader `json:"readers"`
+}
+
+// PCSCReader is a card reader. Where a card is in it that no module shows,
+// Unrecognized is set and Fix says what to do about it.
+type PCSCReader struct {
+	Name         string `json:"name"`
+	Present      bool   `json:"present"`
+	Mute         bool   `json:"mute,omitempty"`      // the card does not answer
+	Exclusive    bool   `json:"exclusive,omitempty"` // another program has the card to itself
+	ATR          string `json:"atr,omitempty"`       // hexadecimal
+	Kind         string `json:"kind,omitempty"`      // of card, where the ATR is known
+	Unrecognized bool   `json:"unrecognized,omitempty"`
+	Fix          string `json:"fix,omitempty"`
 }
 
 // Module is a PKCS#11 module that the agent uses.
@@ -62,11 +92,14 @@ type Module struct {
 	Hint        string `json:"hint,omitempty"`
 }
 
-// Reader is a slot of a module; Card is nil when it is empty.
+// Reader is a slot of a module; Card is nil when it is empty. A card that
+// several modules show is there once: Module is the one that it is used
+// through, Others are the rest.
 type Reader struct {
-	Name   string `json:"name"`
-	Module string `json:"module"`
-	Card   *Card  `json:"card,omitempty"`
+	Name   string   `json:"name"`
+	Module string   `json:"module"`
+	Others []string `json:"other_modules,omitempty"`
+	Card   *Card    `json:"card,omitempty"`
 }
 
 // Card is an inserted card as one module shows it.
@@ -83,12 +116,14 @@ type Card struct {
 
 // PIN is what the token says of its PIN (PKCS#11 v2.40, CK_TOKEN_INFO flags).
 type PIN struct {
-	Pad      bool `json:"pad"`
-	CountLow bool `json:"count_low"`
-	FinalTry bool `json:"final_try"`
-	Locked   bool `json:"locked"`
-	Min      int  `json:"min"`
-	Max      int  `json:"max"`
+	Initialized bool `json:"initialized"`
+	ToBeChanged bool `json:"to_be_changed"` // of some cards: not activated yet
+	Pad         bool `json:"pad"`
+	CountLow    bool `json:"count_low"`
+	FinalTry    bool `json:"final_try"`
+	Locked      bool `json:"locked"`
+	Min         int  `json:"min"`
+	Max         int  `json:"max"`
 }
 
 // Certificate is a certificate on a card.
@@ -104,6 +139,8 @@ type Certificate struct {
 	Key       string    `json:"key"`     // RSA-2048, P-384, …
 	Login     bool      `json:"login"`
 	WhyNot    string    `json:"why_not,omitempty"`
+	TLS       string    `json:"tls,omitempty"` // the newest TLS that it can log in with: "1.3" or "1.2"
+	PEM       string    `json:"pem,omitempty"` // with GET /v1/cards only
 }
 
 // PromptKind says what a prompt asks for.
@@ -167,9 +204,12 @@ type Event struct {
 	Kind        EventKind `json:"kind"`
 	Card        string    `json:"card,omitempty"`
 	Certificate string    `json:"certificate,omitempty"`
-	Reason      string    `json:"reason,omitempty"`
-	Host        string    `json:"host,omitempty"`
-	Prompt      *Prompt   `json:"prompt,omitempty"`
+	Reason      string    `json:"reason,omitempty"` // for people
+	// Code is the Reason of EventPromptClosed for programs, one as in Error;
+	// "" where the prompt was answered well.
+	Code   string  `json:"code,omitempty"`
+	Host   string  `json:"host,omitempty"`
+	Prompt *Prompt `json:"prompt,omitempty"`
 }
 
 // EventKind is the name of an event.
@@ -250,6 +290,32 @@ type WhyRow struct {
 	Subject     string `json:"subject"`
 	Kept        bool   `json:"kept"`
 	Rule        string `json:"rule"`
+}
+
+// Severity says how bad a finding is.
+type Severity string
+
+// The severities. Only an error keeps the card from being used.
+const (
+	SeverityOK      Severity = "ok"
+	SeverityNote    Severity = "note"
+	SeverityWarning Severity = "warning"
+	SeverityError   Severity = "error"
+)
+
+// Finding is one result of the doctor's checks. Code is for programs, the rest
+// for people; Fix says what to do, "" where nothing needs to be done.
+type Finding struct {
+	Code     string   `json:"code"`
+	Severity Severity `json:"severity"`
+	Title    string   `json:"title"`
+	Detail   string   `json:"detail,omitempty"`
+	Fix      string   `json:"fix,omitempty"`
+}
+
+// Doctor is the answer to GET /v1/doctor.
+type Doctor struct {
+	Findings []Finding `json:"findings"`
 }
 
 // AuditRecord is one line of the audit file.

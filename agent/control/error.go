@@ -49,6 +49,7 @@ const (
 	CodePINCancelled = "pin-cancelled"
 	CodeNoFrontEnd   = "no-front-end"
 	CodeExpired      = "prompt-expired"
+	CodeAway         = "away" // the screen was locked while the prompt was open
 	CodeLeased       = "prompt-leased"
 	CodeNoConsent    = "no-consent"
 	CodeConfigWins   = "set-in-config-file"

@@ -77,20 +77,6 @@ func (m *module) nameToken(slot *wire.SlotInfo) {
 	}
 }
 
-// slotListTries is enough for a few readers that arrive at once.
-const slotListTries = 5
-
-// slotList asks again where a reader arrived between the two C_GetSlotList
-// calls that miekg makes (measured: 5 of 40 insertions).
-func (m *module) slotList() (ids []uint, err error) {
-	for range slotListTries {
-		if ids, err = m.GetSlotList(false); !errors.Is(err, pkcs11.Error(pkcs11.CKR_BUFFER_TOO_SMALL)) {
-			return ids, err
-		}
-	}
-	return ids, err
-}
-
 // tokenInfo is CK_TOKEN_INFO without padding.
 func tokenInfo(info pkcs11.TokenInfo) wire.TokenInfo {
 	return wire.TokenInfo{
@@ -152,15 +138,15 @@ func (m *module) token(slot uint, light bool) (*wire.TokenInfo, error) {
 
 // mechanisms returns what a slot's token can do of the mechanisms we know.
 func (m *module) mechanisms(slot uint) ([]uint, error) {
-	list, err := m.GetMechanismList(slot)
+	list, err := m.mechanismTypes(slot)
 	if err != nil {
 		return nil, failed("C_GetMechanismList", err)
 	}
 	var known []uint
 	for _, mechanism := range list {
-		switch mechanism.Mechanism {
+		switch mechanism {
 		case pkcs11.CKM_RSA_PKCS, pkcs11.CKM_RSA_PKCS_PSS, pkcs11.CKM_RSA_X_509, pkcs11.CKM_ECDSA:
-			known = append(known, mechanism.Mechanism)
+			known = append(known, mechanism)
 		}
 	}
 	return known, nil
@@ -204,7 +190,7 @@ func (m *module) find(session pkcs11.SessionHandle, class uint) ([]pkcs11.Object
 	defer m.FindObjectsFinal(session)
 	var found []pkcs11.ObjectHandle
 	for len(found) < maxObjects {
-		some, _, err := m.FindObjects(session, maxObjects-len(found))
+		some, err := m.FindObjects(session, maxObjects-len(found))
 		if err != nil {
 			return nil, failed("C_FindObjects", err)
 		}
@@ -219,11 +205,11 @@ func (m *module) find(session pkcs11.SessionHandle, class uint) ([]pkcs11.Object
 // attribute reads one attribute, alone, so that one which a module does not
 // know spoils no other; nil if it is not there.
 func (m *module) attribute(session pkcs11.SessionHandle, object pkcs11.ObjectHandle, kind uint) []byte {
-	values, err := m.GetAttributeValue(session, object, []*pkcs11.Attribute{pkcs11.NewAttribute(kind, nil)})
-	if err != nil || len(values) != 1 {
+	value, err := m.read(session, object, kind)
+	if err != nil {
 		return nil
 	}
-	return values[0].Value
+	return value
 }
 
 // failed says which function answered what.

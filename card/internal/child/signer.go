@@ -129,7 +129,8 @@ func (s *signer) sign(r wire.Request, message []byte) ([]byte, error) {
 }
 
 func (s *signer) signECDSA(key pkcs11.ObjectHandle, public *ecdsa.PublicKey, digest []byte) ([]byte, error) {
-	raw, err := s.signRaw(key, pkcs11.NewMechanism(pkcs11.CKM_ECDSA, nil), digest)
+	input := proof.FitDigest(digest, public.Curve.Params().BitSize)
+	raw, err := s.signRaw(key, pkcs11.NewMechanism(pkcs11.CKM_ECDSA, nil), input)
 	if err != nil {
 		return nil, err
 	}

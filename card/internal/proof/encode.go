@@ -87,3 +87,14 @@ func ECDSASignature(raw []byte) ([]byte, error) {
 		new(big.Int).SetBytes(raw[half:]),
 	})
 }
+
+// FitDigest returns the digest as long as a curve's order in bytes: with zeros
+// before it, which as a number it is the same with, or its leftmost bytes, which
+// ECDSA uses alone (FIPS 186-5 §6.4.1). Some modules refuse any other length.
+func FitDigest(digest []byte, bits int) []byte {
+	size := (bits + 7) / 8
+	if len(digest) >= size {
+		return digest[:size]
+	}
+	return append(make([]byte, size-len(digest)), digest...)
+}
