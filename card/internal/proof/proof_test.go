@@ -375,3 +375,20 @@ func TestCheckTakesTheSmallestTranscript(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestFitDigestKeepsTheSignature(t *testing.T) {
+	key := p384().(*ecdsa.PrivateKey)
+	for _, digest := range [][]byte{make([]byte, 32), bytes.Repeat([]byte{7}, 48), bytes.Repeat([]byte{8}, 64)} {
+		fit := FitDigest(digest, 384)
+		if len(fit) != 48 {
+			t.Errorf("%d bytes became %d, want 48", len(digest), len(fit))
+		}
+		signature, err := ecdsa.SignASN1(rand.Reader, key, fit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ecdsa.VerifyASN1(&key.PublicKey, digest, signature) {
+			t.Errorf("a signature of the fitted digest is not one of the digest of %d bytes", len(digest))
+		}
+	}
+}
