@@ -10,7 +10,7 @@ type file struct {
 	content  []byte
 	children []*file
 	parent   *file
-	needs    *pin // must be verified to read it; nil: anybody reads it
+	internal bool // holds a key: it can be selected and not read
 }
 
 const idMF uint16 = 0x3F00
@@ -25,7 +25,7 @@ func (f *file) addDF(id uint16, name []byte) *file {
 	return child
 }
 
-// addEF adds an elementary file with its content.
+// addEF adds an elementary file with its content and returns it.
 func (f *file) addEF(id uint16, content []byte) *file {
 	child := &file{id: id, content: content, parent: f}
 	f.children = append(f.children, child)
@@ -161,10 +161,8 @@ func (s *fileSystem) readBinary(cmd command) ([]byte, uint16) {
 	switch {
 	case cmd.P1&0x80 != 0:
 		return nil, swWrongP1P2
-	case s.ef == nil:
+	case s.ef == nil || s.ef.internal:
 		return nil, swNoCurrentFile
-	case s.ef.needs != nil && !s.ef.needs.verified:
-		return nil, swSecurityStatus
 	case cmd.Le == noLe:
 		return nil, swWrongLength
 	}
@@ -182,13 +180,14 @@ func (s *fileSystem) readBinary(cmd command) ([]byte, uint16) {
 func (f *file) fci(more ...byte) []byte {
 	size := []byte{byte(len(f.content) >> 8), byte(len(f.content))}
 	id := []byte{byte(f.id >> 8), byte(f.id)}
-	var body []byte
-	if f.folder {
-		body = append(tlv(0x81, size), tlv(0x82, []byte{0x38})...)
-	} else {
-		body = append(tlv(0x80, size), tlv(0x82, []byte{0x01})...)
+	sizeTag, descriptor := uint16(0x80), byte(0x01)
+	switch {
+	case f.folder:
+		sizeTag, descriptor = 0x81, 0x38
+	case f.internal:
+		sizeTag, descriptor = 0x81, 0x11
 	}
-	body = append(body, tlv(0x83, id)...)
+	body := join(tlv(sizeTag, size), tlv(0x82, []byte{descriptor}), tlv(0x83, id))
 	if len(f.name) > 0 {
 		body = append(body, tlv(0x84, f.name)...)
 	}

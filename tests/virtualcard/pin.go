@@ -29,16 +29,19 @@ type pin struct {
 // status is the answer to an empty VERIFY: whether the PIN is verified, else
 // how many tries are left (ISO 7816-4 11.5.6).
 func (p *pin) status() uint16 {
-	switch {
-	case p.verified:
+	if p.verified {
 		return swOK
-	case p.left == 0:
-		return swBlocked
 	}
-	return p.triesSW()
+	return p.refused()
 }
 
-func (p *pin) triesSW() uint16 { return swWarningTries | uint16(min(p.left, 15)) }
+// refused says how many tries are left, or that there are none.
+func (p *pin) refused() uint16 {
+	if p.left == 0 {
+		return swBlocked
+	}
+	return swWarningTries | uint16(p.left)
+}
 
 // check compares a presented value and keeps the counter; it changes no
 // security state but that a wrong value ends a verification.
@@ -50,7 +53,7 @@ func (p *pin) check(value []byte) uint16 {
 	if !bytes.Equal(value, p.value) {
 		p.left--
 		p.verified = false
-		return p.triesSW()
+		return p.refused()
 	}
 	p.left = p.max
 	return swOK

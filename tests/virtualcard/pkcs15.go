@@ -75,6 +75,8 @@ func (c *Card) writePKCS15(l layout, cas [][]byte) error {
 		certEntry(l.signLabel, idSignature, false, pathTo(l.signCert...))))
 	place(mf, l.authCert, c.authentication.Certificate)
 	place(mf, l.signCert, c.signature.Certificate)
+	place(mf, l.authKey, nil).internal = true
+	place(mf, l.signKey, nil).internal = true
 
 	var trusted []byte
 	for i, der := range cas {
@@ -91,8 +93,8 @@ func (c *Card) writePKCS15(l layout, cas [][]byte) error {
 }
 
 // place adds an elementary file by its path from the MF and the folders on it
-// that are missing.
-func place(mf *file, path []uint16, content []byte) {
+// that are missing, and returns it.
+func place(mf *file, path []uint16, content []byte) *file {
 	at := mf
 	for _, id := range path[1 : len(path)-1] {
 		next := at.child(id)
@@ -101,7 +103,7 @@ func place(mf *file, path []uint16, content []byte) {
 		}
 		at = next
 	}
-	at.addEF(path[len(path)-1], content)
+	return at.addEF(path[len(path)-1], content)
 }
 
 // Bits of PinFlags, CommonObjectFlags, KeyUsageFlags and KeyAccessFlags
