@@ -30,6 +30,10 @@ func profileOf(name Profile) (profile, bool) {
 		return myEID(p384), true
 	case FINEIDSetCOS:
 		return setCOS(), true
+	case FINEID40:
+		return fineID4(fineID40Chip), true
+	case FINEID41:
+		return fineID4(fineID41Chip), true
 	}
 	return profile{}, false
 }
