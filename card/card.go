@@ -184,8 +184,10 @@ type PINState struct {
 	CountLow    bool // a wrong PIN was given since the last good login
 	FinalTry    bool // the next wrong PIN may lock the card: Unlock needs ConfirmFinal
 	Locked      bool
-	ToBeChanged bool
-	Min, Max    int // length in bytes; Max 0 means unknown
+	ToBeChanged bool // nobody has chosen it yet: the card wants to be activated
+	Min, Max    int  // length in bytes; Max 0 means unknown
+	PUKFinalTry bool // the next wrong PUK may lock the PUK: UnblockPIN needs ConfirmFinal
+	PUKLocked   bool // nobody can unblock the PIN any more
 }
 
 // Certificate is an end-entity certificate on a card.
@@ -212,6 +214,7 @@ const (
 	WasUnlocked   EventKind = "unlocked"
 	WasLocked     EventKind = "locked"
 	PINRefused    EventKind = "pin-refused"
+	PINChanged    EventKind = "pin-changed"
 	ModuleFailed  EventKind = "module-error"
 	SignatureMade EventKind = "signature"
 )

@@ -18,6 +18,10 @@ var (
 	ErrPINCancelled     = errors.New("the PIN entry was cancelled")
 	ErrPINRefusedBefore = errors.New("the card has refused this PIN before")
 	ErrPINLength        = errors.New("the PIN is too short or too long")
+	ErrWrongPUK         = errors.New("wrong PUK")
+	ErrPUKLocked        = errors.New("the PUK is locked")
+	ErrNewPIN           = errors.New("the new PIN cannot be used")
+	ErrNoChange         = errors.New("the PIN cannot be changed through this PKCS#11 module")
 	ErrPINUnusable      = errors.New("the PIN cannot be used as it is")
 	ErrModule           = errors.New("the PKCS#11 module cannot be used")
 	ErrModuleFailed     = errors.New("the PKCS#11 module failed")
@@ -36,16 +40,20 @@ var hints = []struct {
 	err  error
 	text string
 }{
+	{ErrWrongPUK, "Check the PUK on the letter that came with the card and enter it again; too many wrong PUKs make the card useless."},
+	{ErrPUKLocked, "Order a new card: nobody can unblock this one any more."},
+	{ErrNewPIN, "Choose another new PIN, of the length that the card expects."},
+	{ErrNoChange, "Use the card issuer's program, or another PKCS#11 module."},
 	{ErrNoReader, "Connect a card reader and check that the smart card service (pcscd) runs."},
 	{ErrNoCard, "Insert the card that holds this certificate."},
 	{ErrRemoved, "Insert the card again and enter its PIN."},
 	{ErrWrongPIN, "Check the PIN and enter it again; too many wrong PINs lock the card."},
 	{ErrFinalTry, "Make sure that the PIN is right, then confirm that you want to use what may be the last try."},
-	{ErrPINLocked, "Unblock the PIN with the card's PUK."},
+	{ErrPINLocked, "Unblock the PIN with the card's PUK: kortti pin unblock."},
 	{ErrPINCancelled, "Start again when you want to use the card."},
 	{ErrPINRefusedBefore, "Enter another PIN: this one is wrong, and trying it again would only bring the card nearer to locking."},
 	{ErrPINLength, "Enter a PIN of the length that the card expects."},
-	{ErrPINUnusable, "Activate the card or change its PIN with the card issuer's program first."},
+	{ErrPINUnusable, "Activate the card or change its PIN first: kortti pin change, or the card issuer's program."},
 	{ErrModule, "Install a PKCS#11 module for the card, or correct its path in the configuration."},
 	{ErrModuleFailed, "Try again; if it happens again, take the card out and put it back."},
 	{ErrModuleCrashed, "Try again; if it happens again, update the card's PKCS#11 module or use another."},
@@ -144,6 +152,8 @@ func failure(op string, err error) error {
 		return &Error{Op: op, Err: ErrFinalTry}
 	case wire.PINLocked:
 		return &Error{Op: op, Err: ErrPINLocked}
+	case wire.NoChange:
+		return &Error{Op: op, Err: fmt.Errorf("%w: %w", ErrNoChange, f)}
 	case wire.NotProof:
 		return &Error{Op: op, Err: fmt.Errorf("%w: %w", ErrNotAProof, f)}
 	case wire.NoKey:

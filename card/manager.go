@@ -38,6 +38,7 @@ type Manager struct {
 	config Config
 	limits limits
 	pins   *pinMemory
+	puks   *pinMemory
 	memory *memory
 	ctx    context.Context // ends at Close
 	cancel context.CancelCauseFunc
@@ -84,7 +85,7 @@ func newManager(config Config, limits limits) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		config: config, limits: limits, pins: newPINMemory(), memory: newMemory(), subscribers: map[*subscriber]bool{},
+		config: config, limits: limits, pins: newPINMemory(roleUser), puks: newPINMemory(rolePUK), memory: newMemory(), subscribers: map[*subscriber]bool{},
 		readersFirst: make(chan struct{}), pcsc: errNotAsked,
 	}
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
@@ -257,7 +258,7 @@ func (m *Manager) newEpoch(e *entry) {
 
 // setToken takes over what the token says of itself now; mu must be held.
 func (m *Manager) setToken(e *entry, token wire.TokenInfo) {
-	e.card.PIN = m.pins.complete(e.card.Certificates, pinState(token))
+	e.card.PIN = m.pinStateOf(e.card.Certificates, token)
 }
 
 // Flags of CK_TOKEN_INFO (PKCS#11 §3.2).
@@ -269,6 +270,8 @@ const (
 	flagPINFinalTry      = 0x20000
 	flagPINLocked        = 0x40000
 	flagPINToBeChanged   = 0x80000
+	flagPUKFinalTry      = 0x200000 // CKF_SO_PIN_FINAL_TRY
+	flagPUKLocked        = 0x400000 // CKF_SO_PIN_LOCKED
 )
 
 func pinState(t wire.TokenInfo) PINState {
@@ -276,6 +279,7 @@ func pinState(t wire.TokenInfo) PINState {
 	return PINState{
 		Initialized: has(flagPINInitialized), PinPad: has(flagPINPad), CountLow: has(flagPINCountLow),
 		FinalTry: has(flagPINFinalTry), Locked: has(flagPINLocked), ToBeChanged: has(flagPINToBeChanged),
+		PUKFinalTry: has(flagPUKFinalTry), PUKLocked: has(flagPUKLocked),
 		Min: int(t.MinPIN), Max: int(t.MaxPIN),
 	}
 }

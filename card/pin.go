@@ -1,6 +1,9 @@
 package card
 
-import "fmt"
+import (
+	"crypto/subtle"
+	"fmt"
+)
 
 // PIN holds a PIN as bytes that can be wiped. It never becomes a string: every
 // way of printing or encoding one shows nothing of it.
@@ -16,6 +19,11 @@ func (p *PIN) Wipe() {
 	}
 	clear(p.bytes[:cap(p.bytes)])
 	p.bytes = nil
+}
+
+// equal compares two PINs; a nil PIN is like no other.
+func (p *PIN) equal(other *PIN) bool {
+	return p != nil && other != nil && subtle.ConstantTimeCompare(p.bytes, other.bytes) == 1
 }
 
 // String shows nothing of the PIN.

@@ -27,7 +27,7 @@ func TestPINShowsNothing(t *testing.T) {
 }
 
 func TestPINMemory(t *testing.T) {
-	memory := newPINMemory()
+	memory := newPINMemory(roleUser)
 	here, there := Fingerprint{1}, Fingerprint{2}
 	certs := []Certificate{{Fingerprint: here}}
 	bare := PINState{Initialized: true, Min: 4, Max: 8} // a driver that reports nothing

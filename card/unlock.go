@@ -35,7 +35,7 @@ func (m *Manager) Unlock(ctx context.Context, cert Fingerprint, pin *PIN, opts U
 	}
 	unsure, err := m.unlock(ctx, e, cert, pin, opts)
 	if err != nil {
-		err = failure(op, err)
+		err = m.hintActivation(e, failure(op, err))
 	}
 	if unsure {
 		err = errors.Join(err, m.confirmLock(e))
@@ -134,7 +134,8 @@ func (m *Manager) setStarting(e *entry, p *process) error {
 // failed in a way that leaves open whether the card took the PIN: the module
 // hung or crashed over it.
 func (m *Manager) login(ctx context.Context, e *entry, p *process, cert Fingerprint, pin *PIN, opts UnlockOptions) (unsure bool, err error) {
-	if _, _, err := p.call(ctx, m.limits.load, wire.Request{Op: wire.Load, Path: e.module.path}, nil); err != nil {
+	load, configuration := m.loadRequest(e.module.path, openscSigner, m.otherReaders(e.reader))
+	if _, _, err := p.call(ctx, m.limits.load, load, configuration); err != nil {
 		return false, err
 	}
 	request := wire.Request{
@@ -153,7 +154,20 @@ func (m *Manager) login(ctx context.Context, e *entry, p *process, cert Fingerpr
 	if errors.As(err, &refused) && refused.Kind == wire.OtherCard {
 		m.reread(e)
 	}
-	return err != nil && !errors.As(err, &refused), err
+	if unsure = err != nil && !errors.As(err, &refused); unsure {
+		m.noteUnknown(e)
+	}
+	return unsure, err
+}
+
+// noteUnknown counts a PIN that the module ended over as one that may have been
+// refused.
+func (m *Manager) noteUnknown(e *entry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pins.noteUnknown(e.card.Certificates)
+	e.card.PIN = m.completePIN(e.card.Certificates, e.card.PIN)
+	m.publish()
 }
 
 // reread has a card read anew, all of it: its signer did not find on it what

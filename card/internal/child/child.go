@@ -102,7 +102,7 @@ func (s *server) serve(role wire.Role, r request) (answer wire.Answer, body []by
 	var err error
 	switch {
 	case role == wire.Module && r.head.Op == wire.Load:
-		s.module, answer.Description, err = load(r.head.Path)
+		s.module, answer.Description, err = load(r.head.Path, r.body)
 	case role == wire.Watcher:
 		answer, err = s.servePCSC(r.head)
 	case role != wire.Module || s.module == nil:
@@ -125,6 +125,8 @@ func (s *server) serveModule(r request) (answer wire.Answer, body []byte, err er
 		answer.Token, err = s.module.token(r.head.Slot, r.head.Light)
 	case r.head.Op == wire.Login && s.signer == nil:
 		s.signer, answer, err = s.module.login(r.head, r.body)
+	case (r.head.Op == wire.SetPIN || r.head.Op == wire.InitPIN) && s.signer == nil:
+		answer, err = s.module.change(r.head, r.body)
 	case r.head.Op == wire.Sign && s.signer != nil:
 		body, err = s.signer.sign(r.head, r.body)
 	case r.head.Op == wire.Present && s.signer != nil:

@@ -13,7 +13,7 @@ struct ck_function_list {
 	unsigned char major, minor;
 	void *function[68];
 };
-enum { C_LOGIN = 18 };
+enum { C_INIT_PIN = 10, C_SET_PIN = 11, C_LOGIN = 18 };
 
 // kortti_open loads path. It returns NULL and says why in error, or the
 // function list. One that comes out different each time belongs to a proxy that
@@ -51,6 +51,17 @@ static ck_rv kortti_login(struct ck_function_list *list, unsigned long session,
 		(ck_rv (*)(unsigned long, unsigned long, unsigned char *, unsigned long))list->function[C_LOGIN];
 	return login(session, user, pin, length);
 }
+
+static ck_rv kortti_set_pin(struct ck_function_list *list, unsigned long session,
+		unsigned char *old, unsigned long old_length, unsigned char *new, unsigned long new_length) {
+	ck_rv (*set)(unsigned long, unsigned char *, unsigned long, unsigned char *, unsigned long) = list->function[C_SET_PIN];
+	return set(session, old, old_length, new, new_length);
+}
+
+static ck_rv kortti_init_pin(struct ck_function_list *list, unsigned long session, unsigned char *pin, unsigned long length) {
+	ck_rv (*init)(unsigned long, unsigned char *, unsigned long) = list->function[C_INIT_PIN];
+	return init(session, pin, length);
+}
 */
 import "C"
 
@@ -82,14 +93,31 @@ func open(path string) (*library, error) {
 	return &library{list: list}, nil
 }
 
-// login calls C_Login (PKCS#11 §5.6) for the user with the PIN as it lies in
-// memory. A nil PIN lets the reader's PIN pad ask for it.
-func (l *library) login(session pkcs11.SessionHandle, pin []byte) error {
-	var first *C.uchar
-	if len(pin) > 0 {
-		first = (*C.uchar)(unsafe.Pointer(&pin[0]))
+// login calls C_Login (PKCS#11 §5.6) for CKU_USER or CKU_SO with the PIN as it
+// lies in memory. A nil PIN lets the reader's PIN pad ask for it.
+func (l *library) login(session pkcs11.SessionHandle, user uint, pin []byte) error {
+	return result(C.kortti_login(l.list, C.ulong(session), C.ulong(user), first(pin), C.ulong(len(pin))))
+}
+
+// setPIN calls C_SetPIN (PKCS#11 §5.5); nil PINs are the PIN pad's.
+func (l *library) setPIN(session pkcs11.SessionHandle, old, new []byte) error {
+	return result(C.kortti_set_pin(l.list, C.ulong(session), first(old), C.ulong(len(old)), first(new), C.ulong(len(new))))
+}
+
+// initPIN calls C_InitPIN (PKCS#11 §5.5); a nil PIN is the PIN pad's.
+func (l *library) initPIN(session pkcs11.SessionHandle, pin []byte) error {
+	return result(C.kortti_init_pin(l.list, C.ulong(session), first(pin), C.ulong(len(pin))))
+}
+
+// first returns the address of b's first byte, NULL if there is none.
+func first(b []byte) *C.uchar {
+	if len(b) == 0 {
+		return nil
 	}
-	rv := C.kortti_login(l.list, C.ulong(session), C.ulong(pkcs11.CKU_USER), first, C.ulong(len(pin)))
+	return (*C.uchar)(unsafe.Pointer(&b[0]))
+}
+
+func result(rv C.ck_rv) error {
 	if rv != 0 {
 		return pkcs11.Error(rv)
 	}

@@ -58,7 +58,7 @@ func (m *module) login(r wire.Request, pin []byte) (*signer, wire.Answer, error)
 		return nil, answer, &wire.Fault{Kind: wire.OtherCard, Text: "another card is in the reader"}
 	}
 	answer.Tried = true
-	loginErr := m.library.login(s.session, pin)
+	loginErr := m.library.login(s.session, pkcs11.CKU_USER, pin)
 	if after, err := m.readToken(slot); err == nil {
 		answer.Token = after
 	}

@@ -46,13 +46,15 @@ type Op string
 
 // The requests. Load comes first in a Module child; Sign needs a good Login.
 const (
-	Load    Op = "load"    // load Path as a PKCS#11 module
-	Slots   Op = "slots"   // list slots and who is in them
-	Token   Op = "token"   // read Slot's token: certificates, key capabilities
-	Login   Op = "login"   // the one C_Login, PIN in the body
-	Sign    Op = "sign"    // sign the message in the body
-	Present Op = "present" // is the card of the Login still there?
-	Close   Op = "close"   // log out, finalise and end
+	Load    Op = "load"     // load Path as a PKCS#11 module; the body, if any, is OpenSC's configuration
+	Slots   Op = "slots"    // list slots and who is in them
+	Token   Op = "token"    // read Slot's token: certificates, key capabilities
+	Login   Op = "login"    // the one C_Login, PIN in the body
+	SetPIN  Op = "set-pin"  // change the PIN: the old and the new one in the body
+	InitPIN Op = "init-pin" // unblock the PIN: the PUK and the new PIN in the body
+	Sign    Op = "sign"     // sign the message in the body
+	Present Op = "present"  // is the card of the Login still there?
+	Close   Op = "close"    // log out, finalise and end
 
 	Watch Op = "watch" // wait until the readers differ from Readers
 	Reset Op = "reset" // reset the card in Reader
@@ -64,8 +66,9 @@ type Request struct {
 	Path         string        `json:",omitempty"`
 	Slot         uint          `json:",omitempty"` // Token: a slot id of this child's own Slots
 	Light        bool          `json:",omitempty"` // Token: no contents of certificates
-	Ordinal      int           `json:",omitempty"` // Login: which of Reader's slots, from 0
+	Ordinal      int           `json:",omitempty"` // Login, SetPIN, InitPIN: which of Reader's slots, from 0
 	Certificate  []byte        `json:",omitempty"` // SHA-256 of the certificate's DER
+	Split        int           `json:",omitempty"` // SetPIN, InitPIN: where in the body the new PIN begins
 	ConfirmFinal bool          `json:",omitempty"`
 	PinPad       bool          `json:",omitempty"`
 	Host         string        `json:",omitempty"`
@@ -134,6 +137,7 @@ const (
 	Gone      Kind = "gone"       // the module does not show the reader any more
 	FinalTry  Kind = "final-try"  // the token says so and it was not confirmed
 	PINLocked Kind = "pin-locked" // the token says so
+	NoChange  Kind = "no-change"  // the module cannot change or unblock a PIN
 	NotProof  Kind = "not-proof"  // the message is not a TLS client's proof
 	NoKey     Kind = "no-key"     // no private key belongs to the certificate, or it cannot do this
 	Protocol  Kind = "protocol"   // the request makes no sense here
