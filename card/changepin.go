@@ -181,7 +181,12 @@ func (m *Manager) change(ctx context.Context, e *entry, cert Fingerprint, c pinC
 
 // present loads the module in p and makes the one request.
 func (m *Manager) present(ctx context.Context, e *entry, p *process, cert Fingerprint, c pinChange, opts UnlockOptions) (shown bool, err error) {
-	if _, _, err := p.call(ctx, m.limits.load, wire.Request{Op: wire.Load, Path: e.module.path}, nil); err != nil {
+	role := openscChanger
+	if c.request == wire.InitPIN {
+		role = openscUnblocker
+	}
+	load, configuration := m.loadRequest(e.module.path, role, m.otherReaders(e.reader))
+	if _, _, err := p.call(ctx, m.limits.load, load, configuration); err != nil {
 		return false, err
 	}
 	request := wire.Request{

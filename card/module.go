@@ -150,25 +150,43 @@ func (mod *module) inventory(again bool) {
 }
 
 // setFailed shows the module's error and forgets its locked cards; an unlocked
-// card has a process of its own that watches it. It returns whether the error
-// is another than before.
+// card, and one whose PIN is being typed, has a process of its own that tells
+// how it is. It returns whether the error is another than before.
 func (mod *module) setFailed(err error) (news bool) {
 	m := mod.manager
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	news = mod.info.Err == nil || mod.info.Err.Error() != err.Error()
-	mod.info.Err = err
+	news = mod.setError(err)
 	for _, s := range mod.slots {
-		if s.entry != nil && s.entry.signer == nil {
+		if s.entry != nil && s.entry.signer == nil && s.entry.starting == nil {
 			m.forget(s, s.entry, err)
 		}
 	}
 	mod.looked = mod.looking
 	m.publish()
+	return news
+}
+
+// setError keeps why the module cannot be used, or nil, and returns whether that
+// is something new that went wrong; Manager.mu must be held.
+func (mod *module) setError(err error) (news bool) {
+	news = err != nil && (mod.info.Err == nil || mod.info.Err.Error() != err.Error())
+	mod.info.Err = err
 	if news {
-		m.emit(Event{Kind: ModuleFailed, Reason: err.Error()})
+		mod.manager.emit(Event{Kind: ModuleFailed, Reason: err.Error()})
 	}
 	return news
+}
+
+// unreadable says why a card that the module shows cannot be shown here;
+// Manager.mu must be held.
+func (mod *module) unreadable(infos []wire.SlotInfo) error {
+	for i, at := range places(infos) {
+		if s := mod.slot(at); infos[i].Unread != nil && s != nil && s.entry == nil {
+			return failure("read the card in "+at.reader+" with "+mod.path, infos[i].Unread)
+		}
+	}
+	return nil
 }
 
 // read starts the lister if there is none that fits, and brings the slots up to
@@ -259,7 +277,8 @@ func (mod *module) startLister() error {
 		return err
 	}
 	mod.lister = lister
-	answer, _, err := lister.call(m.ctx, m.limits.load, wire.Request{Op: wire.Load, Path: mod.path}, nil)
+	request, configuration := m.loadRequest(mod.path, openscLister, mod.ignored)
+	answer, _, err := lister.call(m.ctx, m.limits.load, request, configuration)
 	if err != nil {
 		return err
 	}
@@ -358,7 +377,6 @@ func (mod *module) update(infos []wire.SlotInfo, fresh map[place]*entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before := mod.slots
-	mod.info.Err = nil
 	mod.looked = mod.looking
 	mod.slots = nil
 	for i, at := range places(infos) {
@@ -378,6 +396,7 @@ func (mod *module) update(infos []wire.SlotInfo, fresh map[place]*entry) {
 			m.forget(s, s.entry, ErrRemoved)
 		}
 	}
+	mod.setError(mod.unreadable(infos))
 	slices.SortStableFunc(mod.slots, func(a, b *slot) int { return cmp.Compare(a.reader, b.reader) })
 	m.publish()
 }

@@ -15,8 +15,14 @@ type module struct {
 	library *library
 }
 
-// load makes the library at path ready and returns its own description.
-func load(path string) (*module, string, error) {
+// load makes the library at path ready, which if it is OpenSC reads its
+// configuration from the text given, and returns its own description.
+func load(path string, configuration []byte) (*module, string, error) {
+	done, err := useConfiguration(configuration)
+	if err != nil {
+		return nil, "", err
+	}
+	defer done()
 	lib, err := open(path)
 	if err != nil {
 		return nil, "", err
@@ -159,24 +165,31 @@ const (
 )
 
 // certificates reads the token's X.509 certificates, or only their ids if light;
-// ones that cannot be read are left out.
+// ones that cannot be read are left out, unless none can be.
 func (m *module) certificates(session pkcs11.SessionHandle, light bool) ([]wire.Certificate, error) {
 	objects, err := m.find(session, pkcs11.CKO_CERTIFICATE)
 	if err != nil {
 		return nil, err
 	}
 	var certificates []wire.Certificate
+	var unreadable error
 	size := 0
 	for _, object := range objects {
 		if light {
 			certificates = append(certificates, wire.Certificate{ID: m.attribute(session, object, pkcs11.CKA_ID)})
 			continue
 		}
-		der := m.attribute(session, object, pkcs11.CKA_VALUE)
+		der, err := m.read(session, object, pkcs11.CKA_VALUE)
+		if err != nil {
+			unreadable = failed("C_GetAttributeValue", err)
+		}
 		if size += len(der); len(der) == 0 || size > maxCertificateBytes {
 			continue
 		}
 		certificates = append(certificates, wire.Certificate{ID: m.attribute(session, object, pkcs11.CKA_ID), DER: der})
+	}
+	if len(certificates) == 0 {
+		return nil, unreadable
 	}
 	return certificates, nil
 }

@@ -33,13 +33,13 @@ func (p Place) String() string { return strings.TrimSpace(p.Block + " " + p.Labe
 
 // Setting is one option with its values in the order of the file.
 type Setting struct {
-	App   string // the app block's name
+	App   string // the app block's name; "" outside of all
 	Place Place
 	Key   string
 	// Values are as written, without quotes.
 	Values []string
-	// Hidden says that OpenSC never looks there: an earlier block of the same
-	// name counts instead.
+	// Hidden says that OpenSC never looks there: it is outside of all app blocks,
+	// or another block of the same name counts instead.
 	Hidden bool
 }
 
@@ -86,30 +86,40 @@ func (b *block) place(p Place) *block {
 	return b.child(p.Block, p.Label)
 }
 
-// Settings lists the options in the app blocks with these names, which are in
-// OpenSC's order and end with "default", down to the blocks within them.
+// Settings lists the options outside of all app blocks, and in the app blocks
+// with these names, which are in OpenSC's order and end with "default", down to
+// the blocks within them.
 func (f *File) Settings(apps ...string) []Setting {
-	var all []Setting
+	isApp := func(i *item) bool { return strings.EqualFold(i.key, "app") }
+	never := func(*block, Place) bool { return true }
+	all := f.root.settings("", true, func(i *item) bool { return !isApp(i) }, never)
 	for _, app := range apps {
 		for _, i := range f.root.items {
-			if i.block == nil || !strings.EqualFold(i.key, "app") || !strings.EqualFold(i.block.labels[0], app) {
+			if i.block == nil || !isApp(i) || !strings.EqualFold(i.block.labels[0], app) {
 				continue
 			}
-			all = append(all, i.block.settings(app, Place{}, i.block != f.root.child("app", app))...)
-			for _, inner := range i.block.items {
-				if inner.block == nil {
-					continue
-				}
-				p := Place{Block: inner.key, Label: inner.block.labels[0]}
-				all = append(all, inner.block.settings(app, p, inner.block != f.effective(p, apps))...)
-			}
+			all = append(all, i.block.settings(app, i.block != f.root.child("app", app), func(*item) bool { return true },
+				func(b *block, p Place) bool { return b != f.effective(p, apps) })...)
 		}
 	}
 	return all
 }
 
-// settings lists the options in b itself.
-func (b *block) settings(app string, p Place, hidden bool) []Setting {
+// settings lists the options in b, and in those of its blocks that are wanted;
+// hidden says whether a block does not count.
+func (b *block) settings(app string, hides bool, wanted func(*item) bool, hidden func(*block, Place) bool) []Setting {
+	all := b.options(app, Place{}, hides)
+	for _, i := range b.items {
+		if i.block != nil && wanted(i) {
+			p := Place{Block: i.key, Label: i.block.labels[0]}
+			all = append(all, i.block.options(app, p, hidden(i.block, p))...)
+		}
+	}
+	return all
+}
+
+// options lists the options in b itself.
+func (b *block) options(app string, p Place, hidden bool) []Setting {
 	var all []Setting
 	for _, i := range b.items {
 		if i.block == nil && len(i.values) > 0 {

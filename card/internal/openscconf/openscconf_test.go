@@ -100,6 +100,8 @@ app default {
 	framework pkcs15 { use_pin_caching = true; }
 }
 app default { card_drivers = myeid; }
+framework pkcs15 { use_pin_caching = false; }
+debug = 3;
 `
 
 func TestEffective(t *testing.T) {
@@ -130,6 +132,7 @@ func TestEffective(t *testing.T) {
 		shown = append(shown, line)
 	}
 	want := []string{
+		"//debug hidden", "/framework pkcs15/use_pin_caching hidden",
 		"opensc-pkcs11//ignored_readers", "opensc-pkcs11/reader_driver pcsc/enable_pinpad",
 		"default//ignored_readers", "default/reader_driver pcsc/disconnect_action hidden",
 		"default/framework pkcs15/use_file_caching", "default/framework pkcs15/use_pin_caching hidden",

@@ -9,9 +9,9 @@ import (
 const maxDepth = 16
 
 // Parse reads a configuration. Where it fails, so does OpenSC, which then uses
-// nothing of the file at all; only a zero byte it would read over. Like OpenSC
-// Parse forgives a missing semicolon, a
-// string that nobody closed and blocks that are open at the end.
+// nothing of the file at all; only a zero byte it would read over. Like OpenSC,
+// Parse forgives a missing semicolon, a string that nobody closed and blocks
+// that are open at the end.
 func Parse(text []byte) (*File, error) {
 	if i := strings.IndexByte(string(text), 0); i >= 0 {
 		return nil, fmt.Errorf("line %d: a zero byte", 1+strings.Count(string(text[:i]), "\n"))
