@@ -44,6 +44,7 @@ func (a *Agent) handler() http.Handler {
 		"DELETE /v1/consents/{id}": a.deleteConsent,
 		"GET /v1/trust":            a.getTrust,
 		"GET /v1/why":              a.getWhy,
+		"GET /v1/doctor":           a.getDoctor,
 		"GET /v1/audit":            a.getAudit,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {

@@ -14,6 +14,7 @@ import (
 	"github.com/kortti-id/kortti/agent/audit"
 	"github.com/kortti-id/kortti/agent/config"
 	"github.com/kortti-id/kortti/agent/control"
+	"github.com/kortti-id/kortti/agent/doctor"
 )
 
 // Audit records in one answer.
@@ -27,6 +28,8 @@ func (a *Agent) getStatus(r *http.Request) (any, error) {
 		Version: a.options.Version, PID: os.Getpid(), Uptime: int64(time.Since(a.started).Seconds()),
 		Proxy: a.Proxy(), Cards: []control.CardLock{}, Counters: a.counters(),
 	}
+	watched := a.screen.State()
+	s.ScreenLock, s.Sleep = control.Watch(watched.Screen), control.Watch(watched.Sleep)
 	for _, reader := range a.cards.Snapshot().Readers {
 		if c := reader.Card; c != nil {
 			s.Cards = append(s.Cards, control.CardLock{Card: c.ID, Label: c.Label, State: control.State(c.State.String())})
@@ -71,6 +74,11 @@ func (a *Agent) writeMetrics(w http.ResponseWriter, _ *http.Request) {
 func (a *Agent) getCards(r *http.Request) (any, error) {
 	a.settle(r.Context())
 	return CardsOf(a.cards.Snapshot()), nil
+}
+
+func (a *Agent) getDoctor(r *http.Request) (any, error) {
+	a.settle(r.Context())
+	return control.Doctor{Findings: doctor.Examine(doctor.Gather(a.cards.Snapshot(), a.Proxy(), true))}, nil
 }
 
 func (a *Agent) getSettings(*http.Request) (any, error) {

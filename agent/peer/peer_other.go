@@ -18,5 +18,8 @@ func (*Finder) Lookup(local, remote netip.AddrPort) (Peer, error) {
 	return Peer{}, ErrUnsupported
 }
 
+// Listener never finds a program.
+func Listener(netip.AddrPort) Program { return Program{} }
+
 // UnixUID always returns ErrUnsupported.
 func UnixUID(net.Conn) (uint32, error) { return 0, ErrUnsupported }
