@@ -31,6 +31,7 @@ import (
 	"github.com/kortti-id/kortti/agent/prompt"
 	"github.com/kortti-id/kortti/agent/proxy"
 	"github.com/kortti-id/kortti/agent/roots"
+	"github.com/kortti-id/kortti/agent/screen"
 	"github.com/kortti-id/kortti/card"
 	"github.com/kortti-id/kortti/tlsclient"
 )
@@ -45,6 +46,9 @@ type Options struct {
 	// config.DefaultState.
 	StateDir string
 	Version  string
+	// Buses are where the screen's lock and the machine's sleep are watched; zero
+	// means the usual places.
+	Buses screen.Buses
 	// Log takes what happens, without secrets and names; nil discards it.
 	Log *slog.Logger
 }
@@ -77,11 +81,13 @@ type Agent struct {
 	transport *tlsclient.Transport
 	proxy     *proxy.Proxy
 	events    *hub
+	screen    *screen.Watcher
 
 	proxyListener   net.Listener
 	controlListener net.Listener
 	upstreamErrors  atomic.Uint64
 	known           identities
+	locks           atomic.Uint64 // how often the cards were locked by somebody
 
 	closeOnce sync.Once
 	closers   []func() // run by Close, the last first
@@ -128,7 +134,8 @@ func assemble(o Options, open func(card.Config) (cards, tlsclient.Source, error)
 			a.log.Error("lock the cards", "error", err)
 		}
 	})
-	a.desk = prompt.NewDesk(a.events.publish)
+	a.desk = prompt.NewDesk(a.tellPrompt)
+	a.screen = screen.New(screen.Config{Buses: o.Buses, Lock: a.away, Log: a.log})
 	a.transport = tlsclient.New(tlsclient.Config{
 		Source: recorder{source, a}, Permit: a.permit, Unlock: a.unlock, Choose: a.choose,
 		HostSettings: a.hostSettings, Distrusted: roots.IsLocal, Log: a.log,
@@ -200,8 +207,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var parts sync.WaitGroup
-	failed := make(chan error, 3)
-	for _, part := range []func(context.Context) error{a.watch, a.serveProxy, a.serveControl} {
+	all := []func(context.Context) error{a.watch, a.watchScreen, a.serveProxy, a.serveControl}
+	failed := make(chan error, len(all))
+	for _, part := range all {
 		parts.Go(func() {
 			err := part(ctx)
 			if err != nil {

@@ -46,6 +46,7 @@ var answers = []struct {
 	{card.ErrLocked, http.StatusServiceUnavailable, control.CodeLocked, ""},
 	{prompt.ErrNoFrontEnd, http.StatusServiceUnavailable, control.CodeNoFrontEnd, "Start the tray app or run: kortti prompt"},
 	{prompt.ErrExpired, http.StatusServiceUnavailable, control.CodeExpired, "Answer the prompt of the tray app or of kortti prompt."},
+	{prompt.ErrAway, http.StatusServiceUnavailable, control.CodeAway, "Unlock the screen and try again."},
 	{prompt.ErrPaused, http.StatusServiceUnavailable, "prompt-paused", ""},
 	{prompt.ErrTooMany, http.StatusServiceUnavailable, "prompt-full", "Answer the open prompts first."},
 	{prompt.ErrDenied, http.StatusForbidden, control.CodeNoConsent, "Allow the program when it asks again."},
@@ -65,6 +66,7 @@ var answers = []struct {
 	{config.ErrNotListed, http.StatusNotFound, control.CodeNotFound, "See the listed hosts with: kortti hosts list"},
 	{consent.ErrNotFound, http.StatusNotFound, control.CodeNotFound, ""},
 	{roots.ErrCorrupt, http.StatusInternalServerError, "root-damaged", "Take the host off the list and list it again."},
+	{context.Canceled, http.StatusServiceUnavailable, "withdrawn", ""}, // by the program that asked
 	{context.DeadlineExceeded, http.StatusGatewayTimeout, "timeout", ""},
 }
 
@@ -110,10 +112,16 @@ func explainUpstream(up *tlsclient.UpstreamError) *control.Error {
 	return e
 }
 
-// noCardAtAll is what a program is told while no reader holds a card.
+// noCardAtAll is what callers are told while no reader holds a card.
 var noCardAtAll = &control.Error{
 	Code: control.CodeNoCard, Status: http.StatusServiceUnavailable,
 	Message: "there is no card in the reader", Hint: "Insert your card and try again.",
+}
+
+// noLoginCard is what the person is told when no inserted card can be used.
+var noLoginCard = &control.Error{
+	Code: control.CodeNoCard, Status: http.StatusServiceUnavailable,
+	Message: "the inserted card has no certificate for login", Hint: "See why with: kortti certs",
 }
 
 // explainProxied explains the errors of proxied requests and counts those that

@@ -88,8 +88,12 @@ func (a *Agent) login(ctx context.Context, p control.Prompt, f card.Fingerprint,
 	if !p.PinPad {
 		pin = card.NewPIN(answer.PIN)
 	}
+	locks := a.locks.Load()
 	// Nobody can have confirmed what the prompt did not say.
 	err := a.cards.Unlock(ctx, f, pin, card.UnlockOptions{ConfirmFinal: answer.ConfirmFinal && p.FinalTry})
+	if err == nil && a.locks.Load() != locks { // a lock that came before the login had begun
+		err = errors.Join(card.ErrLocked, a.lockCards(p.Card, "locked while it was being unlocked"))
+	}
 	record := control.AuditRecord{Decision: audit.Unlock, Card: p.Card, Certificate: p.Certificate}
 	if err != nil {
 		record.Decision, record.Reason = audit.UnlockRefused, explain(err).Code
@@ -143,8 +147,12 @@ func (a *Agent) selected(sel control.CardSelection) (card.Fingerprint, error) {
 		return card.Fingerprint{}, &control.Error{Code: control.CodeWhichCard, Status: 409, Message: "several cards could be unlocked", Hint: "Name the card."}
 	case len(snapshot.Readers) == 0:
 		return card.Fingerprint{}, card.ErrNoReader
+	case !a.anyCard():
+		return card.Fingerprint{}, noCardAtAll
+	case sel.Card != "":
+		return card.Fingerprint{}, &control.Error{Code: control.CodeNoCard, Status: 503, Message: "no inserted card with a certificate for login has this id", Hint: "See the cards with: kortti cards"}
 	}
-	return card.Fingerprint{}, card.ErrNoCard
+	return card.Fingerprint{}, noLoginCard
 }
 
 // lock locks the selected card, or all, and returns when nothing of it is left.
@@ -164,9 +172,7 @@ func (a *Agent) lock(sel control.CardSelection) error {
 	if _, ok := a.cards.Snapshot().Card(id); id != "" && !ok {
 		return card.ErrNoCard
 	}
-	err := a.cards.Lock(id, "locked by the person")
-	a.follow()
-	return err
+	return a.lockCards(id, "locked by the person")
 }
 
 // anyCard reports whether any reader holds a card.

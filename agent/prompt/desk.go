@@ -14,7 +14,7 @@ import (
 // Desk is where questions are put and answered. It is safe for concurrent use.
 // It starts no goroutine; its timers end with Close.
 type Desk struct {
-	notify func(control.Event)
+	notify func(ev control.Event, why error)
 
 	mu     sync.Mutex // guards all below
 	open   []*matter  // oldest first
@@ -40,8 +40,9 @@ type matter struct {
 }
 
 // NewDesk returns a desk that tells notify of each prompt that opens and closes,
-// in order. notify must neither block nor call the desk.
-func NewDesk(notify func(control.Event)) *Desk {
+// in order, and why it closes if it was not answered well. notify must neither
+// block nor call the desk.
+func NewDesk(notify func(ev control.Event, why error)) *Desk {
 	return &Desk{notify: notify, paused: make(map[string]time.Time)}
 }
 
@@ -264,7 +265,7 @@ func (d *Desk) tell(kind control.EventKind, m *matter, err error) {
 	if err != nil {
 		ev.Reason = err.Error()
 	}
-	d.notify(ev)
+	d.notify(ev, err)
 }
 
 func (d *Desk) find(key string) *matter {

@@ -35,6 +35,7 @@ var (
 	ErrPaused     = errors.New("the person has just said no; programs may ask again in a moment")
 	ErrTooMany    = errors.New("too many prompts are open")
 	ErrExpired    = errors.New("nobody answered the prompt in time")
+	ErrAway       = errors.New("nobody is at the screen")
 	ErrClosed     = errors.New("the agent is ending")
 )
 

@@ -25,7 +25,7 @@ type table struct {
 
 func newTable(t *testing.T) *table {
 	tb := &table{t: t}
-	tb.Desk = NewDesk(func(ev control.Event) {
+	tb.Desk = NewDesk(func(ev control.Event, _ error) {
 		tb.events = append(tb.events, string(ev.Kind)+" "+ev.Reason)
 	})
 	t.Cleanup(tb.Close)

@@ -84,6 +84,7 @@ func (g *logind) heard(ctx context.Context, l *line, s *dbus.Signal) error {
 		var id string
 		var session dbus.ObjectPath
 		if dbus.Store(s.Body, &id, &session) == nil && slices.Contains(g.sessions, session) {
+			g.sessions = slices.DeleteFunc(g.sessions, func(p dbus.ObjectPath) bool { return p == session })
 			g.config.Lock(Ended)
 			return g.find(ctx, l)
 		}
@@ -140,9 +141,10 @@ func (g *logind) release() {
 
 // find looks for the sessions to watch: the agent's own, the one named in the
 // environment, and the user's graphical one, as a program that systemd --user
-// started belongs to no session.
+// started belongs to no session. One that is watched stays so until it ends.
 func (g *logind) find(ctx context.Context, l *line) error {
-	var found []dbus.ObjectPath
+	known := g.sessions
+	found := slices.Clone(known)
 	add := func(p dbus.ObjectPath, err error) {
 		if err == nil && p.IsValid() && p != "/" && !slices.Contains(found, p) {
 			found = append(found, p)
@@ -168,15 +170,17 @@ func (g *logind) find(ctx context.Context, l *line) error {
 	if l.conn.Context().Err() != nil {
 		return errLost
 	}
-	known := g.sessions
 	g.sessions = nil
 	for _, p := range found {
-		ours, err := g.look(ctx, l, p, !slices.Contains(known, p))
-		if err != nil {
+		watched := slices.Contains(known, p)
+		ours, err := g.look(ctx, l, p, !watched)
+		switch {
+		case err != nil:
 			return err
-		}
-		if ours {
+		case ours:
 			g.sessions = append(g.sessions, p)
+		case watched: // its end has not been heard yet
+			g.config.Lock(Ended)
 		}
 	}
 	g.update(func(s *state) { s.sessions = ids(g.sessions) })

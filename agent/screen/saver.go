@@ -47,6 +47,15 @@ func (*savers) rules() [][]dbus.MatchOption {
 // active already.
 func (s *savers) owned(ctx context.Context, l *line, name string) error {
 	owned := l.owner(name) != ""
+	if owned {
+		active, err := s.active(ctx, l, name)
+		if err != nil {
+			return err
+		}
+		if active {
+			s.config.Lock(Locked)
+		}
+	}
 	s.update(func(st *state) {
 		st.savers = slices.DeleteFunc(slices.Clone(st.savers), func(n string) bool { return n == name })
 		if owned {
@@ -54,14 +63,7 @@ func (s *savers) owned(ctx context.Context, l *line, name string) error {
 			slices.Sort(st.savers)
 		}
 	})
-	if !owned {
-		return nil
-	}
-	active, err := s.active(ctx, l, name)
-	if active {
-		s.config.Lock(Locked)
-	}
-	return err
+	return nil
 }
 
 func (s *savers) active(ctx context.Context, l *line, name string) (active bool, err error) {

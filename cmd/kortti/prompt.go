@@ -37,17 +37,21 @@ func (q *questions) begin(ctx context.Context, id string) (_ context.Context, kn
 	return ctx, false
 }
 
-func (q *questions) end(id, reason string) {
-	if reason == "" {
-		reason = "it was answered elsewhere"
-	}
+// end closes a question; code says why as in control.Error.
+func (q *questions) end(id, code, reason string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if cancel := q.open[id]; cancel != nil {
-		cancel(&control.Error{Code: control.CodeExpired, Message: "the question is not open any more: " + reason})
+		cancel(&closedError{&control.Error{Code: code, Message: "the question is not open any more: " + reason}})
 		delete(q.open, id)
 	}
 }
+
+// closedError tells that the agent closed a question before its answer.
+type closedError struct{ reason *control.Error }
+
+func (e *closedError) Error() string { return e.reason.Error() }
+func (e *closedError) Unwrap() error { return e.reason }
 
 // follow reads the agent's events until the stream ends and hands each prompt
 // that opens to opened.
@@ -61,7 +65,11 @@ func (q *questions) follow(stream *control.Stream, opened func(control.Prompt)) 
 			return err
 		case ev.Prompt == nil:
 		case ev.Kind == control.EventPromptClosed:
-			q.end(ev.Prompt.ID, ev.Reason)
+			code, reason := ev.Code, ev.Reason
+			if reason == "" {
+				code, reason = control.CodeExpired, "it was answered elsewhere"
+			}
+			q.end(ev.Prompt.ID, code, reason)
 		case ev.Kind == control.EventPrompt && !ev.Prompt.Leased:
 			opened(*ev.Prompt)
 		}
@@ -125,8 +133,9 @@ func runPrompt(ctx context.Context, std stdio, args []string) error {
 
 // notOurs tells that a question went without an answer of ours.
 func notOurs(err error) bool {
+	var closed *closedError
 	var ce *control.Error
-	return errors.As(err, &ce) && (ce.Code == control.CodeExpired || ce.Code == control.CodeLeased || ce.Code == control.CodeNotFound)
+	return errors.As(err, &closed) || errors.As(err, &ce) && (ce.Code == control.CodeExpired || ce.Code == control.CodeLeased || ce.Code == control.CodeNotFound)
 }
 
 // answer takes the lease of a prompt, asks the person while open lasts and sends

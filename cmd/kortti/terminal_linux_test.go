@@ -163,7 +163,7 @@ func TestPINOnATerminal(t *testing.T) {
 	if err := r.card.Pull(); err != nil {
 		t.Fatal(err)
 	}
-	s.end(exitPIN, "kortti unlock: the question is not open any more: the card was removed")
+	s.end(exitNoCard, "kortti unlock: the question is not open any more: the card was removed")
 	if n := r.logins(t); n != 1 {
 		t.Errorf("the card was asked %d times", n)
 	}

@@ -40,7 +40,7 @@ func runUnlock(ctx context.Context, std stdio, args []string) error {
 		var following sync.WaitGroup
 		following.Go(func() {
 			err := open.follow(stream, func(control.Prompt) {})
-			open.end(p.ID, err.Error())
+			open.end(p.ID, control.CodeExpired, err.Error())
 		})
 		err = answer(ctx, while, std, c, p)
 		stream.Close()
