@@ -163,7 +163,7 @@ func (mod *module) setFailed(err error) (news bool) {
 		}
 	}
 	mod.looked = mod.looking
-	m.publish()
+	mod.publishError(news)
 	return news
 }
 
@@ -172,10 +172,16 @@ func (mod *module) setFailed(err error) (news bool) {
 func (mod *module) setError(err error) (news bool) {
 	news = err != nil && (mod.info.Err == nil || mod.info.Err.Error() != err.Error())
 	mod.info.Err = err
-	if news {
-		mod.manager.emit(Event{Kind: ModuleFailed, Reason: err.Error()})
-	}
 	return news
+}
+
+// publishError publishes, and tells of the module's error if it is new;
+// Manager.mu must be held.
+func (mod *module) publishError(news bool) {
+	mod.manager.publish() // before the event, or who reads it finds the old state
+	if news {
+		mod.manager.emit(Event{Kind: ModuleFailed, Reason: mod.info.Err.Error()})
+	}
 }
 
 // unreadable says why a card that the module shows cannot be shown here;
@@ -396,9 +402,9 @@ func (mod *module) update(infos []wire.SlotInfo, fresh map[place]*entry) {
 			m.forget(s, s.entry, ErrRemoved)
 		}
 	}
-	mod.setError(mod.unreadable(infos))
+	news := mod.setError(mod.unreadable(infos))
 	slices.SortStableFunc(mod.slots, func(a, b *slot) int { return cmp.Compare(a.reader, b.reader) })
-	m.publish()
+	mod.publishError(news)
 }
 
 // wasIgnored says whether the lister was to leave a slot's reader alone.

@@ -57,8 +57,11 @@ func (s *signer) watch() {
 // card. A hung module shows here too.
 func (s *signer) checkPresence() {
 	answer, _, err := s.process.call(context.Background(), s.manager.limits.present, wire.Request{Op: wire.Present}, nil)
+	if err != nil {
+		err = failure("look for the card", err)
+	}
 	switch {
-	case err != nil:
+	case err != nil && !errors.Is(err, ErrRemoved):
 		s.end(err, err.Error())
 	case !answer.Present:
 		s.end(ErrRemoved, ErrRemoved.Error())
@@ -78,6 +81,7 @@ func (s *signer) end(why error, reason string) {
 	if slot := e.module.slotOf(e); slot != nil && errors.Is(why, ErrRemoved) {
 		m.forget(slot, e, why)
 		m.mu.Unlock()
+		e.module.wake() // the card may be there still, without its old sessions
 		return
 	}
 	endings := m.lock(e, reason)

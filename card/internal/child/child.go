@@ -130,7 +130,7 @@ func (s *server) serveModule(r request) (answer wire.Answer, body []byte, err er
 	case r.head.Op == wire.Sign && s.signer != nil:
 		body, err = s.signer.sign(r.head, r.body)
 	case r.head.Op == wire.Present && s.signer != nil:
-		answer.Present = s.signer.present()
+		answer.Present, err = s.signer.present()
 	default:
 		err = &wire.Fault{Kind: wire.Protocol, Text: fmt.Sprintf("request %q makes no sense now", r.head.Op)}
 	}

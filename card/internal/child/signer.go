@@ -89,13 +89,18 @@ func (s *signer) logout() {
 
 // present says whether the card that was logged in to is still there. The
 // session tells of a card that was pulled and put back between two looks.
-func (s *signer) present() bool {
+func (s *signer) present() (bool, error) {
 	info, err := s.GetSlotInfo(s.slot)
-	if err != nil || info.Flags&pkcs11.CKF_TOKEN_PRESENT == 0 {
-		return false
+	if err != nil {
+		return false, failed("C_GetSlotInfo", err)
 	}
-	_, err = s.GetSessionInfo(s.session)
-	return err == nil
+	if info.Flags&pkcs11.CKF_TOKEN_PRESENT == 0 {
+		return false, nil
+	}
+	if _, err := s.GetSessionInfo(s.session); err != nil {
+		return false, failed("C_GetSessionInfo", err)
+	}
+	return true, nil
 }
 
 // sign signs a TLS client's proof and nothing else.
