@@ -7,28 +7,27 @@ import (
 
 // Status words of ISO 7816-4 table 5 and 6 that the cards answer with.
 const (
-	swOK                   uint16 = 0x9000
-	swMoreData             uint16 = 0x6100 // the low byte is how much more (00: 256 or more)
-	swWarningTries         uint16 = 0x63C0 // the low digit is the tries left
-	swWrongLength          uint16 = 0x6700
-	swLogicalChannel       uint16 = 0x6881
-	swSecureMessaging      uint16 = 0x6882
-	swLastOfChainExpected  uint16 = 0x6883
-	swSecurityStatus       uint16 = 0x6982
-	swBlocked              uint16 = 0x6983
-	swReferenceInvalidated uint16 = 0x6984
-	swConditions           uint16 = 0x6985
-	swNoCurrentFile        uint16 = 0x6986
-	swWrongData            uint16 = 0x6A80
-	swNotSupported         uint16 = 0x6A81
-	swFileNotFound         uint16 = 0x6A82
-	swWrongP1P2            uint16 = 0x6A86
-	swReferenceNotFound    uint16 = 0x6A88
-	swOffset               uint16 = 0x6B00
-	swLe                   uint16 = 0x6C00 // the low byte is the right Le
-	swUnknownINS           uint16 = 0x6D00
-	swUnknownCLA           uint16 = 0x6E00
-	swInternal             uint16 = 0x6F00
+	swOK                  uint16 = 0x9000
+	swMoreData            uint16 = 0x6100 // the low byte is how much more (00: 256 or more)
+	swWarningTries        uint16 = 0x63C0 // the low digit is the tries left
+	swWrongLength         uint16 = 0x6700
+	swLogicalChannel      uint16 = 0x6881
+	swSecureMessaging     uint16 = 0x6882
+	swLastOfChainExpected uint16 = 0x6883
+	swSecurityStatus      uint16 = 0x6982
+	swBlocked             uint16 = 0x6983
+	swConditions          uint16 = 0x6985
+	swNoCurrentFile       uint16 = 0x6986
+	swWrongData           uint16 = 0x6A80
+	swNotSupported        uint16 = 0x6A81
+	swFileNotFound        uint16 = 0x6A82
+	swWrongP1P2           uint16 = 0x6A86
+	swReferenceNotFound   uint16 = 0x6A88
+	swOffset              uint16 = 0x6B00
+	swLe                  uint16 = 0x6C00 // the low byte is the right Le
+	swUnknownINS          uint16 = 0x6D00
+	swUnknownCLA          uint16 = 0x6E00
+	swInternal            uint16 = 0x6F00
 )
 
 // Instructions of ISO 7816-4 and -8.
@@ -41,7 +40,6 @@ const (
 	insDeauthenticate  = 0x2E
 	insGetChallenge    = 0x84
 	insGeneralAuth     = 0x86
-	insInternalAuth    = 0x88
 	insSelect          = 0xA4
 	insReadBinary      = 0xB0
 	insGetResponse     = 0xC0

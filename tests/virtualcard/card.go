@@ -57,6 +57,9 @@ type Spec struct {
 	// Tries is how often a wrong PIN may be entered before it locks, 0 as the
 	// profile has it.
 	Tries int
+	// Mute makes a card that lies in the reader and answers no reset, as one
+	// that is the wrong way round does.
+	Mute bool
 	// NotActivated makes a card whose holder has not set PIN1 yet, where the
 	// profile knows that state.
 	NotActivated bool
@@ -65,7 +68,7 @@ type Spec struct {
 // Counts is what happened to a card since it was made.
 type Counts struct {
 	APDUs      uint64 // command APDUs
-	Verifies   uint64 // values presented for PIN1, right or wrong
+	Verifies   uint64 // values presented for PIN1, right or wrong, also to change it
 	Refused    uint64 // values of any PIN or of the PUK that were refused
 	Signatures uint64 // private-key operations
 	PowerOns   uint64
@@ -95,6 +98,7 @@ type Card struct {
 	authentication, signature Identity
 	serial                    []byte
 	atr                       []byte
+	mute                      bool
 
 	mu        sync.Mutex // guards all that follows
 	inserted  bool
@@ -118,7 +122,7 @@ func New(spec Spec) (*Card, error) {
 	if !ok {
 		return nil, fmt.Errorf("make a virtual card: there is no profile %q", spec.Profile)
 	}
-	c := &Card{atr: p.atr, files: newFileSystem(newMF())}
+	c := &Card{atr: p.atr, mute: spec.Mute, files: newFileSystem(newMF())}
 	var err error
 	if c.serial, err = serial(spec.Serial); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package virtualcard
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
@@ -68,20 +69,22 @@ func (c *Card) rsaPKCS1(k *key, input []byte) ([]byte, uint16) {
 	})
 }
 
-// rsaDecrypt takes the private exponent of a cryptogram and PKCS #1 v1.5
-// padding of block type 2 off it.
+// rsaDecrypt is rsaRaw with the padding of PKCS #1 v1.5, block type 2, taken
+// off the answer (RFC 8017, 7.2.2).
 func (c *Card) rsaDecrypt(k *key, block []byte) ([]byte, uint16) {
-	private, ok := k.signer.(*rsa.PrivateKey)
-	if !ok {
-		return nil, swConditions
+	padded, sw := c.rsaRaw(k, block)
+	if sw != swOK {
+		return nil, sw
 	}
-	return c.use(k, func() ([]byte, uint16) {
-		out, err := rsa.DecryptPKCS1v15(nil, private, block)
-		if err != nil {
-			return nil, swWrongData
-		}
-		return out, swOK
-	})
+	const shortest = 2 + 8
+	if padded[0] != 0 || padded[1] != 2 {
+		return nil, swWrongData
+	}
+	end := bytes.IndexByte(padded[2:], 0) + 2
+	if end < shortest {
+		return nil, swWrongData
+	}
+	return padded[end+1:], swOK
 }
 
 // ecdsaDER signs a digest as long as the curve's field at most and answers

@@ -64,29 +64,34 @@ func (p *pin) accepts(value []byte) bool {
 	return len(value) >= p.shortest && len(value) <= p.longest
 }
 
-// verify presents an unpadded value of a PIN.
-func (c *Card) verify(p *pin, value []byte) uint16 {
+// present checks a value that the reader sent and counts it.
+func (c *Card) present(p *pin, value []byte) uint16 {
 	if p.role == PIN1 {
 		c.counts.Verifies++
 	}
 	sw := p.check(value)
-	if sw == swOK {
-		p.verified = true
-	} else {
+	if sw != swOK {
 		c.counts.Refused++
 	}
 	return sw
 }
 
-// change replaces a PIN, which its old value allows. Values are unpadded.
-// The PIN is verified afterwards, as its old value was right.
+// verify presents a PIN. Values are unpadded here and below.
+func (c *Card) verify(p *pin, value []byte) uint16 {
+	sw := c.present(p, value)
+	if sw == swOK {
+		p.verified = true
+	}
+	return sw
+}
+
+// change replaces a PIN, which its old value allows. The PIN is verified
+// afterwards, as its old value was right.
 func (c *Card) change(p *pin, old, value []byte) uint16 {
 	if !p.accepts(value) {
 		return swWrongData
 	}
-	sw := p.check(old)
-	if sw != swOK {
-		c.counts.Refused++
+	if sw := c.present(p, old); sw != swOK {
 		return sw
 	}
 	p.value, p.changed, p.verified = bytes.Clone(value), true, true
@@ -94,14 +99,12 @@ func (c *Card) change(p *pin, old, value []byte) uint16 {
 }
 
 // unblock sets a new value and full tries, which the right value of the PUK
-// allows. Values are unpadded. The PIN is not verified afterwards.
+// allows. The PIN is not verified afterwards.
 func (c *Card) unblock(p *pin, puk, value []byte) uint16 {
 	if !p.accepts(value) {
 		return swWrongData
 	}
-	sw := c.pin(PUK).check(puk)
-	if sw != swOK {
-		c.counts.Refused++
+	if sw := c.present(c.pin(PUK), puk); sw != swOK {
 		return sw
 	}
 	p.value, p.left, p.changed, p.verified = bytes.Clone(value), p.max, true, false

@@ -110,10 +110,18 @@ func (i *Insertion) answer(ctx context.Context, message []byte) []byte {
 	case vpcdReset:
 		i.card.power(func(n *Counts) { n.Resets++ })
 	case vpcdATR:
+		if i.card.mute {
+			return make([]byte, longestATR+1)
+		}
 		return i.card.ATR()
 	}
 	return nil
 }
+
+// longestATR is how long an ATR can be (ISO 7816-3, 8.2.1). vpcd asks for it
+// to see whether there is a card and once more after power-on; one that is
+// longer means a card whose power-on failed.
+const longestATR = 33
 
 // take marks the card as being in a reader.
 func (c *Card) take() bool {

@@ -253,3 +253,13 @@ func TestWrongPINsLockAndThePUKUnlocks(t *testing.T) {
 		})
 	}
 }
+
+func TestAMuteCardIsNoToken(t *testing.T) {
+	card := insert(t, virtualcard.Spec{Profile: virtualcard.MyEIDEC, Mute: true})
+	if output, ok := pkcs11Tool(t, "--list-token-slots"); ok || !strings.Contains(output, "No slots.") {
+		t.Errorf("a mute card is a token:\n%s", output)
+	}
+	if n := card.Counts().APDUs; n != 0 {
+		t.Errorf("a mute card was sent %d commands", n)
+	}
+}

@@ -48,16 +48,16 @@ func run(ctx context.Context, args []string) error {
 			fmt.Fprintf(os.Stderr, "%s > %X\n%s < %X\n", now(), e.Command, now(), e.Answer)
 		})
 	}
-	for _, id := range []virtualcard.Identity{card.Authentication(), card.Signature()} {
-		if err := pem.Encode(os.Stdout, &pem.Block{Type: "CERTIFICATE", Bytes: id.Certificate}); err != nil {
-			return err
-		}
-	}
 	insertion, err := virtualcard.Insert(ctx, *reader, card)
 	if err != nil {
 		return err
 	}
 	defer insertion.Pull()
+	for _, id := range []virtualcard.Identity{card.Authentication(), card.Signature()} {
+		if err := pem.Encode(os.Stdout, &pem.Block{Type: "CERTIFICATE", Bytes: id.Certificate}); err != nil {
+			return err
+		}
+	}
 	fmt.Fprintf(os.Stderr, "a %s card is in the reader at %s; PIN1 1234, PIN2 123456, PUK 12345678; end with Ctrl-C\n",
 		*profile, *reader)
 	select {
