@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+
 	"time"
 
 	"github.com/kortti-id/kortti/agent/control"
@@ -64,17 +65,6 @@ func Examine(f *Facts) []control.Finding {
 	}
 	return findings
 }
-
-// Worst returns the gravest severity among findings.
-func Worst(findings []control.Finding) control.Severity {
-	worst := 0
-	for _, f := range findings {
-		worst = max(worst, slices.Index(severities, f.Severity))
-	}
-	return severities[worst]
-}
-
-var severities = []control.Severity{control.SeverityOK, control.SeverityNote, control.SeverityWarning, control.SeverityError}
 
 // testing says whether only test cards are set up, for which a machine without
 // card readers is as it should be.

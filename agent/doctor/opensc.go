@@ -9,9 +9,9 @@ import (
 	"github.com/kortti-id/kortti/card"
 )
 
-// opensc is a setting of opensc.conf(5) that hurts, and why. A setting in
+// hurtful is a setting of opensc.conf(5) that hurts, and why. A setting in
 // another place than its own has no effect.
-type opensc struct {
+type hurtful struct {
 	place, key string
 	hurts      func(value string) bool
 	detail     string
@@ -21,7 +21,7 @@ func yes(value string) bool {
 	return strings.EqualFold(value, "true") || strings.EqualFold(value, "yes")
 }
 
-var openscSettings = []opensc{
+var hurtfulSettings = []hurtful{
 	{"reader_driver pcsc", "disconnect_action", func(v string) bool { return v == "reset" || v == "unpower" },
 		"Every program that ends with OpenSC resets the card, and so locks it for all others."},
 	{"reader_driver pcsc", "reconnect_action", func(v string) bool { return v == "unpower" }, "Cards lose their PIN whenever another program was there."},
@@ -66,7 +66,7 @@ func checkOpenSC(f *Facts) []control.Finding {
 func openscSetting(f *Facts, s card.OpenSCSetting) []control.Finding {
 	value := strings.Join(s.Values, ", ")
 	shown := fmt.Sprintf("%s = %s", s.Key, value)
-	for _, known := range openscSettings {
+	for _, known := range hurtfulSettings {
 		if s.Key != known.key {
 			continue
 		}
