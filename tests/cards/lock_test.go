@@ -3,10 +3,7 @@ package cards
 import (
 	"bytes"
 	"errors"
-	"io"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -35,12 +32,28 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-// hold runs a program that holds the card until the returned function is called
-// or the test ends, and returns when the program has said ready.
-func hold(t *testing.T, ready string, env []string, name string, args ...string) (in io.Writer, letGo func()) {
+// holder holds the card in a way of its own until its input ends, and leaves
+// the card as it is.
+const holder = `use Chipcard::PCSC;
+my ($reader, $how) = @ARGV;
+my $share = $how eq "exclusive" ? $Chipcard::PCSC::SCARD_SHARE_EXCLUSIVE : $Chipcard::PCSC::SCARD_SHARE_SHARED;
+my $service = new Chipcard::PCSC();
+my $card;
+until ($card = new Chipcard::PCSC::Card($service, $reader, $share)) { select(undef, undef, undef, 0.02); }
+if ($how eq "transaction") { $card->BeginTransaction() or die $Chipcard::PCSC::errno; }
+$| = 1;
+print "ready\n";
+<STDIN>;
+if ($how eq "transaction") { $card->EndTransaction($Chipcard::PCSC::SCARD_LEAVE_CARD); }
+$card->Disconnect($Chipcard::PCSC::SCARD_LEAVE_CARD);
+`
+
+// hold has another program hold the card in the first reader: "shared", inside
+// a "transaction", or "exclusive". It lets go when the returned function is
+// called, or the test ends.
+func hold(t *testing.T, how string) (letGo func()) {
 	t.Helper()
-	cmd := exec.Command(name, args...)
-	cmd.Env = append(os.Environ(), env...)
+	cmd := exec.Command("perl", "-e", holder, pcscd.Reader0, how)
 	stdin, err := cmd.StdinPipe()
 	check(t, err)
 	var said output
@@ -51,25 +64,11 @@ func hold(t *testing.T, ready string, env []string, name string, args ...string)
 		cmd.Wait()
 	})
 	t.Cleanup(letGo)
-	waitFor(t, name+" to hold the card", func() bool { return strings.Contains(said.String(), ready) })
-	return stdin, letGo
-}
-
-// share has scriptor connected to the card beside us, as a mail program may be:
-// it keeps the card powered.
-func share(t *testing.T) (letGo func()) {
-	t.Helper()
-	_, letGo = hold(t, "Using", nil, "scriptor", "-r", pcscd.Reader0)
-	return letGo
-}
-
-// explore has another OpenSC program, with settings of its own, inside a
-// transaction with the card.
-func explore(t *testing.T, settings string) (letGo func()) {
-	t.Helper()
-	conf := filepath.Join(t.TempDir(), "opensc.conf")
-	check(t, os.WriteFile(conf, []byte("app default {\n"+settings+"\n}\n"), 0o644))
-	_, letGo = hold(t, "OpenSC", []string{"OPENSC_CONF=" + conf}, "opensc-explorer", "--reader", "0")
+	for end := time.Now().Add(patience); !strings.Contains(said.String(), "ready"); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the other program does not hold the card: %s", said.String())
+		}
+	}
 	return letGo
 }
 
@@ -83,16 +82,13 @@ func TestLockWhileTheCardIsShared(t *testing.T) {
 		c.ready(t, m)
 		c.mustUnlock(t, m)
 		check(t, c.sign(m))
-		share(t)
+		hold(t, "shared")
 		if !c.Verified() {
 			t.Fatal("the card lost its PIN before the lock")
 		}
 		check(t, m.Lock("", "test"))
 		if c.Verified() {
 			t.Error("the card still has a verified PIN after the lock")
-		}
-		if n := c.Counts().PowerOns; n == 0 {
-			t.Error("the card was never powered")
 		}
 	})
 }
@@ -105,7 +101,7 @@ func TestIdleLock(t *testing.T) {
 		m := start(t, card.Config{IdleLock: 200 * time.Millisecond})
 		c.insert(t, pcscd.Address0)
 		c.ready(t, m)
-		share(t)
+		hold(t, "shared")
 		c.mustUnlock(t, m)
 		waitFor(t, "the card to be idle and locked", func() bool { return !c.Verified() })
 		waitFor(t, "the manager to say so", func() bool { s, ok := c.state(m); return ok && s == card.Locked })
@@ -121,7 +117,7 @@ func TestLockDuringATransaction(t *testing.T) {
 	c.insert(t, pcscd.Address0)
 	c.ready(t, m)
 	c.mustUnlock(t, m)
-	letGo := explore(t, "")
+	letGo := hold(t, "transaction")
 	err := m.Lock("", "test")
 	if !errors.Is(err, card.ErrLockNotConfirmed) {
 		t.Fatalf("Lock: %v", err)
@@ -145,7 +141,7 @@ func TestExclusiveHolder(t *testing.T) {
 	pcscd.Start(t)
 	c := newCard(t, virtualcard.Spec{Profile: virtualcard.MyEIDEC})
 	c.insert(t, pcscd.Address0)
-	letGo := explore(t, "reader_driver pcsc { connect_exclusive = true; }")
+	letGo := hold(t, "exclusive")
 	m := start(t, card.Config{})
 	if _, ok := c.state(m); ok {
 		t.Fatal("the card is shown although another program has it to itself")

@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,6 +90,7 @@ func enter(packages []string, suites []rootfs.Suite) (status int, err error) {
 			return 0, err
 		}
 		cmd.Env = append(cmd.Env, room+"="+string(suite), "HOME=/tmp/home", "TMPDIR=/tmp")
+		cmd.Env = append(cmd.Env, settings()...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 		fmt.Println("room:", suite)
 		var exit *exec.ExitError
@@ -98,6 +100,11 @@ func enter(packages []string, suites []rootfs.Suite) (status int, err error) {
 		status = max(status, cmd.ProcessState.ExitCode())
 	}
 	return status, nil
+}
+
+// settings are the tests' own variables in this process's environment.
+func settings() []string {
+	return slices.DeleteFunc(os.Environ(), func(s string) bool { return !strings.HasPrefix(s, "KORTTI_") })
 }
 
 // arguments are this process's, without the file in which the go command wants
