@@ -77,6 +77,7 @@ func (mod *module) wake() {
 func (mod *module) run() {
 	m := mod.manager
 	defer mod.stopLister()
+	mod.awaitReaders()
 	mod.inventory(false)
 	close(mod.first)
 	timer := time.NewTimer(mod.pause())

@@ -3,6 +3,7 @@ package card
 import (
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/kortti-id/kortti/card/internal/wire"
 )
@@ -54,6 +55,28 @@ func (m *Manager) unrecognized(r wire.Reader) bool {
 		}
 	}
 	return true
+}
+
+// readersTime is how long a module's first look waits for PC/SC.
+const readersTime = 2 * time.Second
+
+// awaitReaders waits for PC/SC's first answer, so that the first look tells of
+// its cards which of them the module does not know; the look covers that answer
+// too.
+func (mod *module) awaitReaders() {
+	timer := time.NewTimer(readersTime)
+	defer timer.Stop()
+	select {
+	case <-mod.manager.readersFirst:
+		mod.manager.mu.Lock() // held until the modules have been told of the readers
+		defer mod.manager.mu.Unlock()
+		select {
+		case <-mod.kick:
+		default:
+		}
+	case <-timer.C:
+	case <-mod.manager.ctx.Done():
+	}
 }
 
 // noteLook keeps which cards the module is going to see, at the least.
