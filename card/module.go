@@ -104,11 +104,8 @@ func (mod *module) run() {
 // next inventory.
 func (mod *module) pause() time.Duration {
 	poll := mod.manager.config.Poll
-	if mod.failures > 0 {
-		return min(poll<<min(mod.failures-1, 10), max(poll, maxBackoff))
-	}
-	if mod.unread > 0 {
-		return poll << min(mod.unread-1, 2)
+	if bad := max(mod.failures, mod.unread); bad > 0 {
+		return min(poll<<min(bad-1, 10), max(poll, maxBackoff))
 	}
 	mod.manager.mu.Lock()
 	watched := mod.manager.watched(mod)
@@ -226,6 +223,7 @@ func (mod *module) read(again bool) error {
 			if fresh[at], err = mod.readToken(at, info, again); err != nil {
 				return err
 			}
+			unread = unread || fresh[at] == nil // gone again, or so it seems: look soon
 		}
 		if info.Unread != nil {
 			m.config.Log.Debug("a token cannot be read just now", "module", mod.path, "reader", at.reader, "error", info.Unread)

@@ -183,26 +183,35 @@ func (m *Manager) reread(e *entry) {
 }
 
 // noteLogin keeps what the card said to a PIN, also if nobody waits for it any
-// more.
+// more. An answer that says nothing of the PIN may hide a refusal.
 func (m *Manager) noteLogin(e *entry, cert Fingerprint, pin *PIN, answer wire.Answer) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if certs := e.card.Certificates; answer.Tried && answer.Fault == nil {
 		m.pins.noteAccepted(certs)
 	} else if answer.Tried {
-		why := failure("log in", answer.Fault)
-		if errors.Is(why, ErrWrongPIN) {
-			m.pins.noteRefused(certs, pin)
+		switch why := failure("log in", answer.Fault); {
+		case errors.Is(why, ErrPINCancelled), errors.Is(why, ErrPINLength):
+		case errors.Is(why, ErrWrongPIN), errors.Is(why, ErrPINLocked):
+			m.noteRefused(e, cert, pin, why)
+		default:
+			m.pins.noteUnknown(certs)
 		}
-		if errors.Is(why, ErrPINLocked) {
-			m.pins.noteLocked(certs)
-		}
-		m.refused.Add(1)
-		m.emit(Event{Kind: PINRefused, Card: e.card.ID, Fingerprint: cert, Reason: why.Error(), Epoch: e.card.Epoch})
 	}
 	if answer.Token != nil {
 		m.setToken(e, *answer.Token)
 	}
+}
+
+// noteRefused keeps that the card refused a PIN; mu must be held.
+func (m *Manager) noteRefused(e *entry, cert Fingerprint, pin *PIN, why error) {
+	if errors.Is(why, ErrPINLocked) {
+		m.pins.noteLocked(e.card.Certificates)
+	} else {
+		m.pins.noteRefused(e.card.Certificates, pin)
+	}
+	m.refused.Add(1)
+	m.emit(Event{Kind: PINRefused, Card: e.card.ID, Fingerprint: cert, Reason: why.Error(), Epoch: e.card.Epoch})
 }
 
 // becomeUnlocked makes p the card's signer; mu must be held.
