@@ -18,7 +18,9 @@ static ck_ulong kortti_slots(struct ck_list *list, ck_ulong *slots, ck_ulong *n)
 	ck_ulong (*get)(unsigned char, ck_ulong *, ck_ulong *) = list->function[GET_SLOT_LIST];
 	ck_ulong room = *n, ignored = 0;
 	ck_ulong rv = get(0, 0, &ignored); // modules look for new readers only when asked for the number
-	return rv != 0 ? rv : told(get(0, slots, n), *n, room);
+	if (rv == 0)
+		rv = get(0, slots, n);
+	return told(rv, *n, room);
 }
 
 static ck_ulong kortti_mechanisms(struct ck_list *list, ck_ulong slot, ck_ulong *mechanisms, ck_ulong *n) {
@@ -68,10 +70,10 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// The calls below take the place of miekg/pkcs11's, which
-// allocate, copy and read beyond their memory as far as a module's answer says.
-// These have a fixed room for each answer, so that a module which answers
-// garbage costs an error and neither the machine's memory nor a crash.
+// The calls below take the place of miekg/pkcs11's, which allocate, copy and read
+// beyond their memory as far as a module's answer says. These have a fixed room
+// for each answer, so that a module which answers garbage costs an error and
+// neither the machine's memory nor a crash.
 
 // What a module may answer. PKCS#11 has no bounds; real modules stay far below
 // these, and all slots, or all certificates, must fit into a frame.
