@@ -65,7 +65,7 @@ func printReaders(w io.Writer, cards control.Cards) error {
 		}
 		shown[r.Name] = true
 		if r.Card == nil {
-			row(r.Name, "", "", "empty", "")
+			row(r.Name, "", "", "empty")
 			continue
 		}
 		c := r.Card
@@ -77,12 +77,12 @@ func printReaders(w io.Writer, cards control.Cards) error {
 	for _, r := range cards.PCSC.Readers {
 		switch {
 		case r.Unrecognized:
-			row(r.Name, whichCard(r), "", "not usable", "")
+			row(r.Name, whichCard(r), "", "not usable")
 			notes = append(notes, fmt.Sprintf("No module shows the card in %s. %s", r.Name, r.Fix))
 		case !shown[r.Name] && !r.Present:
-			row(r.Name, "", "", "empty", "")
+			row(r.Name, "", "", "empty")
 		case !shown[r.Name]:
-			row(r.Name, whichCard(r), "", "being read", "")
+			row(r.Name, whichCard(r), "", "being read")
 		}
 	}
 	if err := tw.Flush(); err != nil {
