@@ -1,6 +1,7 @@
 package gui
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -35,6 +36,11 @@ func (g *GUI) show(cards control.Cards, err error) {
 			g.list.Add(wrapped(fmt.Sprintf("%s: %s. %s", m.Path, m.Error, m.Hint)))
 		}
 	}
+	for _, r := range cards.PCSC.Readers {
+		if r.Unrecognized {
+			g.list.Add(wrapped(fmt.Sprintf("%s: %s. %s", r.Name, cmp.Or(r.Kind, "ATR "+r.ATR), r.Fix)))
+		}
+	}
 	for _, c := range inserted(cards) {
 		g.list.Add(g.cardView(c))
 	}
@@ -60,7 +66,7 @@ func situationOf(cards control.Cards, err error) situation {
 		return noAgent
 	}
 	s := noCard
-	if len(cards.Readers) == 0 {
+	if len(cards.Readers) == 0 && len(cards.PCSC.Readers) == 0 {
 		s = noReader
 	}
 	for _, c := range inserted(cards) {
