@@ -229,7 +229,7 @@ func (m *Manager) noteChange(e *entry, cert Fingerprint, c pinChange, answer wir
 		memory.noteRefused(certs, c.given)
 	case errors.Is(why, ErrPINLocked), errors.Is(why, ErrPUKLocked):
 		memory.noteLocked(certs)
-	case !errors.Is(why, ErrNewPIN):
+	case !errors.Is(why, ErrNewPIN) && !errors.Is(why, ErrPINLength):
 		memory.noteUnknown(certs)
 	}
 	if answer.Token != nil {
@@ -265,6 +265,9 @@ func (c pinChange) failure(err error) error {
 	var f *wire.Fault
 	if errors.As(err, &f) && f.Kind == wire.PKCS11 && changeCodes[f.Code] != nil {
 		result.Err = changeCodes[f.Code]
+	}
+	if c.role == rolePUK && errors.Is(result.Err, ErrNewPIN) && f.Code == 0xA2 { // the new one was measured before
+		result.Err, result.Hint = fmt.Errorf("%w: the PUK", ErrPINLength), "Enter the PUK as it is on the card's letter. The card was not asked."
 	}
 	result.Err = c.inRole(result.Err)
 	return result

@@ -54,7 +54,10 @@ func (m *Manager) loadRequest(path string, role openscRole, ignored []string) (w
 	if role != openscLister {
 		keepNoPIN(settings, openscApps(path))
 	}
-	if role == openscUnblocker {
+	switch role { // what C_SetPIN means
+	case openscChanger:
+		mustSet(settings, pkcs11Block, "user_pin_unblock_style", "none", openscApps(path))
+	case openscUnblocker:
 		mustSet(settings, pkcs11Block, "user_pin_unblock_style", "set_pin_in_unlogged_session", openscApps(path))
 	}
 	return request, settings.Write()

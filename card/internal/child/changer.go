@@ -98,14 +98,19 @@ func mayChange(flags uint, r wire.Request) error {
 // security officer, whose PIN a PUK is to PKCS#11, sets a new one (§5.5). OpenSC
 // lets a PUK unblock the PIN in a way that its configuration names; in the one
 // that shows the PUK to the card just once and as nothing else it stands for the
-// old PIN in C_SetPIN. (In that way C_SetPIN changes no PIN: so each of the two
-// needs a configuration of its own.)
+// old PIN in C_SetPIN. In that way C_SetPIN changes no PIN, so each of the two
+// needs a configuration of its own; with another, the old PIN could be shown to
+// the card as the PUK.
 func (m *module) changer(op wire.Op) (func(session pkcs11.SessionHandle, given, fresh []byte) error, error) {
 	info, err := m.GetInfo()
 	if err != nil {
 		return nil, failed("C_GetInfo", err)
 	}
-	if op == wire.SetPIN || strings.Contains(info.ManufacturerID, "OpenSC") {
+	opensc := strings.Contains(info.ManufacturerID, "OpenSC")
+	switch {
+	case opensc && !m.private:
+		return nil, &wire.Fault{Kind: wire.NoChange, Text: "it is OpenSC under another name"}
+	case opensc, op == wire.SetPIN:
 		return m.setPIN, nil
 	}
 	return m.initPIN, nil

@@ -13,6 +13,7 @@ import (
 type module struct {
 	*pkcs11.Ctx
 	library *library
+	private bool // it has a configuration of our own
 }
 
 // load makes the library at path ready, which if it is OpenSC reads its
@@ -40,7 +41,7 @@ func load(path string, configuration []byte) (*module, string, error) {
 	}
 	description := fmt.Sprintf("%s (%s) %d.%d", trim(info.LibraryDescription), trim(info.ManufacturerID),
 		info.LibraryVersion.Major, info.LibraryVersion.Minor)
-	return &module{Ctx: ctx, library: lib}, description, nil
+	return &module{Ctx: ctx, library: lib, private: len(configuration) > 0}, description, nil
 }
 
 // finalize lets the module clean up; the process ends right after it.
