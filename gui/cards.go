@@ -1,9 +1,9 @@
 package gui
 
 import (
-	"cmp"
 	"context"
 	"fmt"
+	"strings"
 
 	"fyne.io/fyne/v2"
 	"fyne.io/fyne/v2/container"
@@ -38,7 +38,7 @@ func (g *GUI) show(cards control.Cards, err error) {
 	}
 	for _, r := range cards.PCSC.Readers {
 		if r.Unrecognized {
-			g.list.Add(wrapped(fmt.Sprintf("%s: %s. %s", r.Name, cmp.Or(r.Kind, "ATR "+r.ATR), r.Fix)))
+			g.list.Add(wrapped(strings.TrimSuffix(r.Name+": "+r.Kind, ": ") + ". " + r.Fix))
 		}
 	}
 	for _, c := range inserted(cards) {

@@ -312,6 +312,18 @@ func TestFinalTryNeedsConfirmation(t *testing.T) {
 	}
 }
 
+func TestUnknownCardIsToldOf(t *testing.T) {
+	a, c := newFakeAgent(t)
+	a.cards = control.Cards{PCSC: control.PCSC{Readers: []control.PCSCReader{
+		{Name: "Reader 0", Present: true, Kind: "FINEID citizen card", Unrecognized: true, Fix: "Install Atostek ID."}, {Name: "Reader 1"},
+	}}}
+	h := run(t, c, english())
+	h.until("the card is told of", h.showing("Reader 0: FINEID citizen card. Install Atostek ID."))
+	if h.showing("Reader 1")() {
+		t.Error("an empty reader is told of")
+	}
+}
+
 func TestEscapeCancels(t *testing.T) {
 	agent, client := newFakeAgent(t)
 	h := run(t, client, TextsFor("en"))
