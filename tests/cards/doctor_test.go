@@ -3,6 +3,7 @@ package cards
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,10 +22,16 @@ import (
 // returns its output and exit code.
 func kortti(t *testing.T, args ...string) (stdout string, code int) {
 	t.Helper()
+	return korttiWith(t, []string{pcscd.Module}, args...)
+}
+
+// korttiWith is kortti with other modules.
+func korttiWith(t *testing.T, modules []string, args ...string) (stdout string, code int) {
+	t.Helper()
 	home := t.TempDir()
 	config := filepath.Join(home, ".config", "kortti")
 	check(t, os.MkdirAll(config, 0o700))
-	check(t, os.WriteFile(filepath.Join(config, "kortti.toml"), []byte("[card]\nmodules = [\""+pcscd.Module+"\"]\n"), 0o600))
+	check(t, os.WriteFile(filepath.Join(config, "kortti.toml"), fmt.Appendf(nil, "[card]\nmodules = [\"%s\"]\n", strings.Join(modules, `", "`)), 0o600))
 	cmd := exec.CommandContext(within(t), pcscd.Program("kortti"), args...)
 	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_RUNTIME_DIR="+home, "XDG_CONFIG_HOME=", "XDG_CACHE_HOME=")
 	var complaints strings.Builder
@@ -119,6 +126,46 @@ func TestUnrecognized(t *testing.T) {
 	}
 	c.pull()
 	waitFor(t, "the unknown card to be gone", func() bool { return len(m.Snapshot().Unrecognized) == 0 })
+}
+
+// One card that two modules show is listed once, with both named.
+func TestCardThroughTwoModules(t *testing.T) {
+	pcscd.Start(t)
+	c := newCard(t, virtualcard.Spec{Profile: virtualcard.MyEIDEC})
+	c.insert(t, pcscd.Address0)
+	waitForCard(t)
+	library, err := os.ReadFile(pcscd.Module)
+	check(t, err)
+	second := filepath.Join(t.TempDir(), "second.so")
+	check(t, os.WriteFile(second, library, 0o700))
+	modules := []string{pcscd.Module, second}
+	out, code := korttiWith(t, modules, "cards", "--json")
+	var cards control.Cards
+	check(t, json.Unmarshal([]byte(out), &cards))
+	holding := 0
+	for _, r := range cards.Readers {
+		if r.Card == nil || !slices.ContainsFunc(r.Card.Certificates, func(cert control.Certificate) bool { return cert.SHA256 == c.auth.String() }) {
+			continue
+		}
+		holding++
+		if r.Module != pcscd.Module || !slices.Equal(r.Others, []string{second}) {
+			t.Errorf("module %s, others %q", r.Module, r.Others)
+		}
+	}
+	if code != 0 || holding != 1 {
+		t.Errorf("exit code %d, the card is listed %d times", code, holding)
+	}
+	out, _ = korttiWith(t, modules, "cards")
+	if !strings.Contains(out, "is used through "+pcscd.Module+"; it is the same card that "+second+" shows") {
+		t.Error("the second module is not named")
+	}
+	out, _ = korttiWith(t, modules, "certs")
+	if n := strings.Count(out, c.auth.String()); n != 1 {
+		t.Errorf("the certificate is listed %d times", n)
+	}
+	if out, code = korttiWith(t, modules, "doctor"); code != 0 || !strings.Contains(out, "Nothing is wrong.") {
+		t.Errorf("doctor: exit code %d", code)
+	}
 }
 
 // The doctor follows what the card and the service are: PIN flags, no reader
