@@ -52,8 +52,9 @@ type Manager struct {
 
 	mu          sync.Mutex // guards all below, and the fields of modules and entries that say so
 	modules     []*module
-	readers     []wire.Reader // PC/SC's
-	pcsc        error         // why there are none
+	readers     []wire.Reader  // PC/SC's
+	pcsc        error          // why there are none
+	resets      map[string]int // PC/SC readers whose cards are yet to be reset: how many resets are under way
 	epoch       uint64
 	closed      bool
 	subscribers map[*subscriber]bool
@@ -85,7 +86,7 @@ func newManager(config Config, limits limits) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		config: config, limits: limits, pins: newPINMemory(roleUser), puks: newPINMemory(rolePUK), memory: newMemory(), subscribers: map[*subscriber]bool{},
+		config: config, limits: limits, pins: newPINMemory(roleUser), puks: newPINMemory(rolePUK), memory: newMemory(), resets: map[string]int{}, subscribers: map[*subscriber]bool{},
 		readersFirst: make(chan struct{}), pcsc: errNotAsked,
 	}
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())

@@ -436,6 +436,9 @@ func (mod *module) updateCard(s *slot, info wire.SlotInfo, fresh *entry) {
 		m.setToken(s.entry, info.Token)
 	case fresh != nil:
 		s.entry = fresh
+		if m.unconfirmed(s.reader) {
+			fresh.card.State = LockNotConfirmed
+		}
 		m.newEpoch(fresh)
 		m.publish()
 		m.emit(Event{Kind: Inserted, Card: fresh.card.ID, Epoch: fresh.card.Epoch})
@@ -453,8 +456,8 @@ func sameCertificates(a, b []Certificate) bool {
 func (m *Manager) forget(s *slot, e *entry, why error) {
 	ended := m.drop(s, e, why)
 	reader, ok := m.readerOf(e.reader)
-	if len(ended) > 0 && ok && reader.Present && !m.closed {
-		m.wg.Go(func() { m.resetAfter(ended, reader.Name) })
+	if len(ended) > 0 && ok && reader.Present {
+		m.resetAfter(ended, reader.Name)
 	}
 }
 

@@ -81,9 +81,12 @@ func (m *Manager) setReaders(now []wire.Reader, err error) {
 	}
 	var fault *wire.Fault
 	lost := errors.As(err, &fault) // the service ended, and with it has let go of all cards
+	if err != nil {
+		m.config.Log.Warn("PC/SC is lost", "error", err)
+	}
 	for _, old := range before {
 		if old.Present && (err == nil || lost) && !slices.ContainsFunc(now, func(r wire.Reader) bool { return sameCard(old, r) }) {
-			m.forgetIn(old.Name)
+			m.forgetIn(old.Name, lost)
 		}
 	}
 	m.publish()
@@ -104,15 +107,19 @@ func sameCard(was, is wire.Reader) bool {
 	return was.Name == is.Name && is.Present && was.Events == is.Events && bytes.Equal(was.ATR, is.ATR)
 }
 
-// forgetIn removes the cards that modules show in a PC/SC reader; mu must be
-// held.
-func (m *Manager) forgetIn(reader string) {
+// forgetIn removes the cards that modules show in a PC/SC reader. Where not the
+// card is gone but the service, the card may still have power. mu must be held.
+func (m *Manager) forgetIn(reader string, lost bool) {
+	var ended []*process
 	for _, mod := range m.modules {
 		for _, s := range mod.slots {
 			if s.entry != nil && isReader(reader, s.reader) {
-				m.drop(s, s.entry, ErrRemoved)
+				ended = append(ended, m.drop(s, s.entry, ErrRemoved)...)
 			}
 		}
+	}
+	if lost && len(ended) > 0 {
+		m.resetAfter(ended, reader)
 	}
 }
 
@@ -157,11 +164,14 @@ func (m *Manager) confirmLock(e *entry) error {
 		return nil
 	}
 	err := m.reset(reader.Name)
-	if err == nil {
-		return nil
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err == nil {
+		if e.card.State == LockNotConfirmed && e.gone == nil {
+			m.confirm(e)
+		}
+		return nil
+	}
 	if e.gone != nil || e.signer != nil {
 		return nil
 	}
@@ -188,18 +198,43 @@ func (m *Manager) reset(reader string) error {
 }
 
 // resetAfter resets the card in a reader after processes have ended that may
-// have left it unlocked, and goes on until that is done, PC/SC says that the
-// card is gone, or somebody has unlocked it anew.
+// have left it unlocked. Until that is done the lock of what is in the reader is
+// not confirmed. mu must be held.
 func (m *Manager) resetAfter(ended []*process, reader string) {
-	for _, p := range ended {
-		<-p.done
+	if m.closed {
+		return
 	}
-	for m.ctx.Err() == nil && m.locked(reader) {
-		err := m.reset(reader)
-		if err == nil {
+	m.resets[reader]++
+	m.wg.Go(func() {
+		for _, p := range ended {
+			<-p.done
+		}
+		m.keepResetting(reader)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.resets[reader]--; m.resets[reader] > 0 {
 			return
 		}
-		m.config.Log.Warn("a lock is not confirmed", "error", err)
+		delete(m.resets, reader)
+		m.confirmIn(reader)
+	})
+}
+
+// keepResetting resets the card in a reader, and goes on until that is done,
+// PC/SC says that the card is gone, or somebody has unlocked it anew.
+func (m *Manager) keepResetting(reader string) {
+	for m.ctx.Err() == nil {
+		needed, possible := m.needsReset(reader)
+		if !needed {
+			return
+		}
+		if possible {
+			err := m.reset(reader)
+			if err == nil {
+				return
+			}
+			m.config.Log.Warn("a lock is not confirmed", "error", err)
+		}
 		select {
 		case <-m.ctx.Done():
 		case <-time.After(m.config.Poll):
@@ -207,19 +242,52 @@ func (m *Manager) resetAfter(ended []*process, reader string) {
 	}
 }
 
-// locked says whether a card is in the reader and we have not unlocked it.
-func (m *Manager) locked(reader string) bool {
+// needsReset says whether a card may be in the reader that we have not
+// unlocked, and whether there is a service to reset it by.
+func (m *Manager) needsReset(reader string) (needed, possible bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.pcsc != nil {
+		return true, false
+	}
 	for _, mod := range m.modules {
 		for _, s := range mod.slots {
 			if s.entry != nil && s.entry.signer != nil && isReader(reader, s.reader) {
-				return false
+				return false, false
 			}
 		}
 	}
 	now, ok := m.readerOf(reader)
-	return ok && now.Present
+	return ok && now.Present, true
+}
+
+// unconfirmed says whether a card in a slot's reader may still have the PIN
+// verified that it had before it was forgotten; mu must be held.
+func (m *Manager) unconfirmed(description string) bool {
+	for reader := range m.resets {
+		if isReader(reader, description) {
+			return true
+		}
+	}
+	return false
+}
+
+// confirmIn makes the cards in a reader locked ones; mu must be held.
+func (m *Manager) confirmIn(reader string) {
+	for _, mod := range m.modules {
+		for _, s := range mod.slots {
+			if s.entry != nil && s.entry.card.State == LockNotConfirmed && isReader(reader, s.reader) {
+				m.confirm(s.entry)
+			}
+		}
+	}
+}
+
+// confirm notes that a card has been reset; mu must be held.
+func (m *Manager) confirm(e *entry) {
+	e.card.State = Locked
+	m.publish()
+	m.emit(Event{Kind: WasLocked, Card: e.card.ID, Reason: "the card was reset", Epoch: e.card.Epoch})
 }
 
 // retryReset goes on until the lock is confirmed, or the card is gone or
@@ -240,9 +308,7 @@ func (m *Manager) retryReset(e *entry, reader string) {
 		m.mu.Lock()
 		e.resetting = false
 		if e.card.State == LockNotConfirmed && e.gone == nil {
-			e.card.State = Locked
-			m.publish()
-			m.emit(Event{Kind: WasLocked, Card: e.card.ID, Reason: "the card was reset", Epoch: e.card.Epoch})
+			m.confirm(e)
 		}
 		m.mu.Unlock()
 		return

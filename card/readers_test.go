@@ -121,6 +121,7 @@ func TestARemovalThatPCSCDoesNotSeeIsReset(t *testing.T) {
 	defer done()
 	before := m.Counters().Children
 	check(t, c.Pull())
+	wantError(t, sign(t, m, c), ErrRemoved)
 	next(t, events, Removed)
 	waitFor(t, "the reset to be tried again", func() bool {
 		return m.Counters().Children >= before+2

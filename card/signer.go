@@ -45,12 +45,24 @@ func (s *signer) watch() {
 		case <-s.manager.ctx.Done():
 			s.process.end(ErrClosed)
 		case <-time.After(pause):
-			s.checkPresence()
+			if !s.watchedByPCSC() {
+				s.checkPresence()
+			}
 		}
 	}
 	why := s.process.reason()
 	s.end(why, why.Error())
 	<-s.process.done
+}
+
+// watchedByPCSC says whether PC/SC tells when the card is pulled. To ask the
+// module is to send the card commands (with OpenSC one or two each time).
+func (s *signer) watchedByPCSC() bool {
+	m := s.manager
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.readerOf(s.entry.reader)
+	return m.pcsc == nil && ok
 }
 
 // checkPresence asks the signer, as nobody else of ours talks to an unlocked
@@ -141,6 +153,9 @@ func (k *key) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
 // SignMessage has the signer process check and sign a TLS client's proof.
 func (k *key) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
 	const op = "sign"
+	if opts == nil {
+		return nil, &Error{Op: op, Err: fmt.Errorf("%w: no hash is named", ErrNotAProof)}
+	}
 	s, m := k.signer, k.signer.manager
 	request := wire.Request{Op: wire.Sign, Certificate: k.cert[:], Host: k.host, Hash: uint(opts.HashFunc())}
 	if pss, ok := opts.(*rsa.PSSOptions); ok {

@@ -228,15 +228,21 @@ func (m *Manager) becomeUnlocked(e *entry, p *process, cert Fingerprint) {
 // that is under way. It returns when the signer processes are gone, the epochs
 // have risen and the cards have been reset; ErrLockNotConfirmed says that the
 // reset failed, which is then tried again and again. Locking a locked card does
-// nothing. reason is for people.
+// nothing, unless its lock is not confirmed yet. reason is for people.
 func (m *Manager) Lock(card string, reason string) error {
 	m.mu.Lock()
 	var endings []ending
+	var unsure []*entry
 	for _, mod := range m.modules {
 		for _, s := range mod.slots {
-			if e := s.entry; e != nil && (card == "" || e.card.ID == card) {
-				endings = append(endings, m.lock(e, reason)...)
+			e := s.entry
+			if e == nil || card != "" && e.card.ID != card {
+				continue
 			}
+			if e.card.State == LockNotConfirmed {
+				unsure = append(unsure, e)
+			}
+			endings = append(endings, m.lock(e, reason)...)
 		}
 	}
 	m.publish()
@@ -244,6 +250,9 @@ func (m *Manager) Lock(card string, reason string) error {
 	var errs []error
 	for _, end := range endings {
 		errs = append(errs, m.finish(end))
+	}
+	for _, e := range unsure {
+		errs = append(errs, m.confirmLock(e))
 	}
 	return errors.Join(errs...)
 }

@@ -186,9 +186,9 @@ func TestIdleCardIsLeftAlone(t *testing.T) {
 	m := start(t, card.Config{Poll: 20 * time.Millisecond})
 	c.insert(t, pcscd.Address0)
 	c.ready(t, m)
-	quiet := func(state string) {
+	quiet := func(state string, processes int) {
 		t.Helper()
-		waitFor(t, "the children to be done", func() bool { return len(children(t)) <= 2 })
+		waitFor(t, "the other children to be done", func() bool { return len(children(t)) == processes })
 		apdus, started := c.Counts().APDUs, m.Counters().Children
 		time.Sleep(50 * 20 * time.Millisecond) // fifty polls long nothing must happen
 		if now := c.Counts().APDUs; now != apdus {
@@ -198,8 +198,8 @@ func TestIdleCardIsLeftAlone(t *testing.T) {
 			t.Errorf("%s: %d processes were started", state, now-started)
 		}
 	}
-	quiet("locked")
+	quiet("locked", 2) // pcscd and the watcher
 	c.mustUnlock(t, m)
 	check(t, c.sign(m))
-	quiet("unlocked")
+	quiet("unlocked", 3) // the signer too
 }

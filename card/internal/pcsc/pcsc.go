@@ -104,9 +104,10 @@ func (c *Context) read() ([]rawState, error) {
 	}
 }
 
-// relist is the longest time that Wait relies on being told of new readers:
-// pcsc-lite before 2.3 forgets one that comes between two calls.
-const relist = 5 * time.Second
+// relist is the longest time that Wait relies on being told of changes:
+// pcsc-lite before 2.3 forgets a reader that comes between two calls, and 2.5.3
+// has been seen to keep a card's removal to itself. Asking sends the card nothing.
+const relist = time.Second
 
 // cancelAgain is how long Wait waits before it cancels again: a cancellation
 // that comes before the call has begun is lost.
