@@ -122,9 +122,9 @@ func (k Kind) Advice() string {
 	if len(ways) == 0 {
 		return "No PKCS#11 module is known for it: ask the card's issuer for one."
 	}
-	advice := "Install " + ways[0]
-	if len(ways) > 1 {
-		advice += ", or " + strings.Join(ways[1:], ", or ")
+	last := len(ways) - 1
+	if last > 0 {
+		ways = []string{strings.Join(ways[:last], ", "), ways[last]}
 	}
-	return advice + "."
+	return "Install " + strings.Join(ways, " or ") + "."
 }

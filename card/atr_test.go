@@ -10,10 +10,10 @@ func TestKindOf(t *testing.T) {
 	for _, test := range []struct {
 		atr, name, advice string // parts of name and advice
 	}{
-		{"3b7f9600008031b865b085050011122460829000", "v4.0", "Install Atostek ID from DVV (dvv.fi), or OpenSC 0.27 or newer (Debian 12's OpenSC 0.23 is too old), or ReFineID."},
+		{"3b7f9600008031b865b085050011122460829000", "v4.0", "Install Atostek ID from DVV (dvv.fi), OpenSC 0.27 or newer (Debian 12's OpenSC 0.23 is too old) or ReFineID."},
 		{"3b7f9600008031b865b085051024122460829000", "v4.1", "OpenSC 0.27"},
 		{"3b7f9600008031b865b085052099122460829000", "newer than this program", "Install Atostek ID from DVV (dvv.fi)."},
-		{"3B7F9600008031B865B08504021B1200F6829000", "v3.1", "Install Atostek ID from DVV (dvv.fi), or ReFineID."},
+		{"3B7F9600008031B865B08504021B1200F6829000", "v3.1", "Install Atostek ID from DVV (dvv.fi) or ReFineID."},
 		{"3B7F9600008031B865B0850300EF1200F6829000", "v3.0", "expired"},
 		{"3b7b940000806212515646696e454944", "SetCOS (until 2016)", "expired"},
 		{"3b7b1800005646696e454944", "early SetCOS", "expired"},

@@ -143,7 +143,7 @@ var cases = []struct {
 	}, "reader", control.SeverityNote, "Insert the card"},
 
 	{"old OpenSC", func(f *Facts) { unread(f, fineid41, openscOld) }, "card-unrecognized", control.SeverityError,
-		"It is a FINEID citizen card, S4-1 v4.1 (2025). OpenSC 0.23 (" + opensc + ") does not know such cards. Install Atostek ID from DVV (dvv.fi), or OpenSC 0.27"},
+		"It is a FINEID citizen card, S4-1 v4.1 (2025). OpenSC 0.23 (" + opensc + ") does not know such cards. Install Atostek ID from DVV (dvv.fi), OpenSC 0.27"},
 	{"a module that ought to know", func(f *Facts) {
 		unread(f, fineid41, card.ModuleInfo{Path: atostek, Description: "Atostek ID PKCS11 (Atostek) 4.5"})
 	}, "card-unrecognized", control.SeverityError, "ought to know it. Take the card out"},

@@ -44,16 +44,15 @@ func runCards(ctx context.Context, std stdio, args []string) error {
 // printReaders shows readers with and without cards, and then what there is to
 // say about single ones.
 func printReaders(w io.Writer, cards control.Cards) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var rows [][]string
 	var notes []string
-	rows := 0
-	row := func(columns ...string) {
-		if rows == 0 {
-			fmt.Fprintln(tw, "READER\tCARD\tMODEL\tSTATE\tPIN")
+	row := func(columns ...string) { rows = append(rows, columns) }
+	note := func(format string, args ...any) {
+		if text := fmt.Sprintf(format, args...); !slices.Contains(notes, text) {
+			notes = append(notes, text)
 		}
-		rows++
-		fmt.Fprintln(tw, strings.Join(columns, "\t"))
 	}
+	toldOf := noCards(cards) != nil // the error that follows tells of the first unknown card
 	pcsc := map[string]control.PCSCReader{}
 	for _, r := range cards.PCSC.Readers {
 		pcsc[r.Name] = r
@@ -71,19 +70,31 @@ func printReaders(w io.Writer, cards control.Cards) error {
 		c := r.Card
 		row(r.Name, c.Label, strings.TrimSpace(c.Manufacturer+" "+c.Model), string(c.State), pinWords(c.PIN))
 		if len(r.Others) > 0 {
-			notes = append(notes, fmt.Sprintf("The card in %s is used through %s; it is the same card that %s shows.", r.Name, r.Module, strings.Join(r.Others, ", ")))
+			note("The card in %s is used through %s; it is the same card that %s shows.", r.Name, r.Module, strings.Join(r.Others, ", "))
 		}
 	}
 	for _, r := range cards.PCSC.Readers {
 		switch {
 		case r.Unrecognized:
 			row(r.Name, whichCard(r), "", "not usable")
-			notes = append(notes, fmt.Sprintf("No module shows the card in %s. %s", r.Name, r.Fix))
+			if !toldOf {
+				note("No module shows the card in %s. %s", r.Name, r.Fix)
+			}
+			toldOf = false
 		case !shown[r.Name] && !r.Present:
 			row(r.Name, "", "", "empty")
 		case !shown[r.Name]:
 			row(r.Name, whichCard(r), "", "being read")
 		}
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(rows, func(a, b []string) int { return strings.Compare(a[0], b[0]) })
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "READER\tCARD\tMODEL\tSTATE\tPIN")
+	for _, columns := range rows {
+		fmt.Fprintln(tw, strings.Join(columns, "\t"))
 	}
 	if err := tw.Flush(); err != nil {
 		return err
