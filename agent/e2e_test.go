@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/kortti-id/kortti/agent/control"
+	"github.com/kortti-id/kortti/agent/screen"
 	"github.com/kortti-id/kortti/fineid/fineidtest"
 	"github.com/kortti-id/kortti/softhsm"
 )
@@ -49,6 +50,12 @@ type world struct {
 // the site; shape changes the site before it starts.
 func newWorld(t *testing.T, hostKeys string, shape ...func(*httptest.Server)) *world {
 	t.Helper()
+	return newWatchedWorld(t, screen.Buses{System: nowhere, Session: nowhere}, hostKeys, shape...)
+}
+
+// newWatchedWorld makes a world whose agent watches the screen on these buses.
+func newWatchedWorld(t *testing.T, buses screen.Buses, hostKeys string, shape ...func(*httptest.Server)) *world {
+	t.Helper()
 	dir := t.TempDir()
 	pki, err := fineidtest.New(fineidtest.Options{ECOnly: true, BaseURL: "http://127.0.0.1:1"})
 	check(t, err)
@@ -66,9 +73,11 @@ func newWorld(t *testing.T, hostKeys string, shape ...func(*httptest.Server)) *w
 	check(t, os.WriteFile(filepath.Join(dir, "site.pem"), pki.WebRootsPEM(), 0o600))
 
 	w.startSite(t, shape)
-	w.rig = start(t, options(t, dir, fmt.Sprintf(
+	o := options(t, dir, fmt.Sprintf(
 		"[card]\nmodules = [%q]\n[[host]]\nname = %q\naddress = %q\ntls_roots = \"site.pem\"\n%s",
-		w.card.Module(), siteName, w.site.Listener.Addr(), hostKeys)), New)
+		w.card.Module(), siteName, w.site.Listener.Addr(), hostKeys))
+	o.Buses = buses
+	w.rig = start(t, o, New)
 	trust, err := w.client.Trust(within(t), siteName)
 	check(t, err)
 	check(t, os.WriteFile(w.root, []byte(trust.PEM), 0o600))
@@ -262,7 +271,9 @@ func TestLockAndPull(t *testing.T) {
 		t.Errorf("the card was of use for %v after it was pulled", d)
 	}
 	_, err := w.client.Unlock(within(t), control.CardSelection{})
-	wantCode(t, err, control.CodeNoCard)
+	if e := wantCode(t, err, control.CodeNoCard); e.Message != "there is no card in the reader" {
+		t.Error(e)
+	}
 
 	check(t, w.card.Insert())
 	waitFor(t, "the card", func() bool {

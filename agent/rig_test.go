@@ -16,6 +16,7 @@ import (
 
 	"github.com/kortti-id/kortti/agent/config"
 	"github.com/kortti-id/kortti/agent/control"
+	"github.com/kortti-id/kortti/agent/screen"
 	"github.com/kortti-id/kortti/card"
 	"github.com/kortti-id/kortti/fineid/fineidtest"
 	"github.com/kortti-id/kortti/tlsclient"
@@ -30,6 +31,10 @@ func TestMain(m *testing.M) {
 const patience = 30 * time.Second
 
 const rightPIN = "1234"
+
+// nowhere is the address of a bus that is not there: the screen of whoever runs
+// the tests is none of theirs.
+const nowhere = "unix:path=/nonexistent/bus"
 
 func check(t *testing.T, err error) {
 	t.Helper()
@@ -62,6 +67,7 @@ type fakeCards struct {
 	epoch   uint64
 	refuse  []error // what the next logins end in; then they succeed
 	logins  int
+	late    func() // called by Unlock before it looks for the card
 }
 
 // newFakeCards makes one card for each certificate.
@@ -134,6 +140,9 @@ func (f *fakeCards) Snapshot() card.Snapshot {
 func (f *fakeCards) Subscribe() (<-chan card.Event, func()) { return f.events, func() {} }
 
 func (f *fakeCards) Unlock(_ context.Context, fp card.Fingerprint, pin *card.PIN, opts card.UnlockOptions) error {
+	if f.late != nil {
+		f.late()
+	}
 	c, _, ok := f.Snapshot().Find(fp)
 	if !ok {
 		return card.ErrNoCard
@@ -228,7 +237,7 @@ func options(t *testing.T, dir, text string) Options {
 	check(t, os.WriteFile(path, []byte(text), 0o600))
 	cfg, err := config.Load(path)
 	check(t, err)
-	return Options{Config: cfg, StateDir: filepath.Join(dir, "state"), Version: "test"}
+	return Options{Config: cfg, StateDir: filepath.Join(dir, "state"), Version: "test", Buses: screen.Buses{System: nowhere, Session: nowhere}}
 }
 
 // startFake runs an agent with fake cards.

@@ -78,16 +78,26 @@ func (s *state) show() State {
 	return out
 }
 
-// update changes the state and logs what that means.
+// update changes the state and logs what that means for the person.
 func (w *Watcher) update(change func(*state)) {
 	w.mu.Lock()
 	before := w.state.show()
 	change(&w.state)
 	after := w.state.show()
 	w.mu.Unlock()
-	if before != after {
-		w.config.Log.Info("watching for screen lock and sleep",
-			"screen", after.Screen.Watched, "screen_detail", after.Screen.Detail, "sleep", after.Sleep.Watched, "sleep_detail", after.Sleep.Detail)
+	w.report("the screen lock", before.Screen, after.Screen)
+	w.report("sleep", before.Sleep, after.Sleep)
+}
+
+func (w *Watcher) report(what string, before, after Sight) {
+	switch {
+	case before == after:
+	case before.Watched == after.Watched:
+		w.config.Log.Debug("the watch of "+what+" has changed", "watched", after.Watched, "detail", after.Detail)
+	case after.Watched:
+		w.config.Log.Info(what+" locks the cards", "through", after.Detail)
+	default:
+		w.config.Log.Warn(what+" does not lock the cards any more", "reason", after.Detail)
 	}
 }
 

@@ -31,10 +31,19 @@ func runStatus(ctx context.Context, std stdio, args []string) error {
 		if len(s.Cards) == 0 {
 			fmt.Fprintln(std.out, "No card is inserted.")
 		}
+		fmt.Fprintf(std.out, "Locks the cards when the screen locks: %s\n", watch(s.ScreenLock))
+		fmt.Fprintf(std.out, "Locks the cards before sleep: %s\n", watch(s.Sleep))
 		fmt.Fprintf(std.out, "Requests %d, signatures %d, signatures avoided %d, questions to you %d.\n",
 			s.Counters.Requests, s.Counters.Signatures, s.Counters.SignaturesAvoided, s.Counters.Prompts)
 		return nil
 	})
+}
+
+func watch(w control.Watch) string {
+	if w.Watched {
+		return "yes (" + w.Detail + ")"
+	}
+	return "no: " + w.Detail
 }
 
 func runAudit(ctx context.Context, std stdio, args []string) error {

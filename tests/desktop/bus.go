@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package desktop gives tests a desktop's D-Bus: real bus daemons that live in
 // the tests' root file system, with stand-ins for logind and for screen savers
 // on them. It never touches the machine's own buses. Linux only.

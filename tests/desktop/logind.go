@@ -1,3 +1,5 @@
+//go:build linux
+
 package desktop
 
 import (
@@ -9,6 +11,7 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -203,12 +206,8 @@ func (l *Logind) Delays() int {
 	defer l.mu.Unlock()
 	n := 0
 	for _, i := range l.inhibitors {
-		select {
-		case <-i.released:
-		default:
-			if i.what == "sleep" && i.mode == "delay" {
-				n++
-			}
+		if i.what == "sleep" && i.mode == "delay" && !i.over() {
+			n++
 		}
 	}
 	return n
@@ -243,6 +242,20 @@ func (l *Logind) wait(i *inhibitor, caller string) {
 	i.far.Close()
 	io.Copy(io.Discard, i.near)
 	i.near.Close()
+}
+
+// over tells whether the caller's descriptor is closed now: released may be
+// told a little later.
+func (i *inhibitor) over() (over bool) {
+	raw, err := i.near.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+			_, pollErr := unix.Poll(p, 0)
+			over = pollErr == nil && p[0].Revents&unix.POLLHUP != 0
+		})
+	}
+	return over || err != nil // closed
 }
 
 // find gives the path of the session whose id is in id.
