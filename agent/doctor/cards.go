@@ -191,7 +191,6 @@ func checkClock(f *Facts) []control.Finding {
 		Fix: "Set the clock (with systemd: timedatectl set-ntp true).",
 	}
 	var first time.Time // when the first certificate begins
-	early := false
 	for _, r := range f.Snapshot.Readers {
 		if r.Card == nil {
 			continue
@@ -202,7 +201,7 @@ func checkClock(f *Facts) []control.Finding {
 			}
 		}
 	}
-	early = !first.IsZero() && f.Now.Before(first)
+	early := !first.IsZero() && f.Now.Before(first)
 	switch {
 	case !f.Built.IsZero() && f.Now.Before(f.Built.Add(-clockBefore)):
 		finding.Detail = "This program was made later, on " + f.Built.Local().Format(time.DateOnly) + "."

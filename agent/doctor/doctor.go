@@ -83,7 +83,8 @@ func unless(cond bool, severity control.Severity) control.Severity {
 	return severity
 }
 
-// slots returns the slots with a card, by reader, in the snapshot's order.
+// readersWithCards returns the readers whose slots hold a card, in the
+// snapshot's order, and these slots.
 func (f *Facts) readersWithCards() (names []string, slots map[string][]card.Reader) {
 	slots = map[string][]card.Reader{}
 	for _, r := range f.Snapshot.Readers {
