@@ -3,6 +3,7 @@ package card
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
@@ -117,6 +118,8 @@ func keyCapability(public any, mechanisms []uint) (name string, schemes []tls.Si
 			schemes = []tls.SignatureScheme{scheme}
 		}
 		return name, schemes, tls.VersionTLS13
+	case ed25519.PublicKey:
+		return "Ed25519", nil, 0
 	}
 	return fmt.Sprintf("%T", public), nil, 0
 }

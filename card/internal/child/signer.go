@@ -117,7 +117,7 @@ func (s *signer) sign(r wire.Request, message []byte) ([]byte, error) {
 	if err := proof.Check(message, want); err != nil {
 		return nil, &wire.Fault{Kind: wire.NotProof, Text: err.Error()}
 	}
-	key, err := s.privateKey(object.ID, leaf.PublicKey)
+	key, err := s.privateKey(leaf.PublicKey)
 	if err != nil {
 		return nil, err
 	}
@@ -216,52 +216,93 @@ func (s *signer) certificate(fingerprint []byte) *wire.Certificate {
 	return nil
 }
 
-// privateKey finds the private key of a certificate: by CKA_ID, or where that
-// is missing or wrong by the public key.
-func (s *signer) privateKey(id []byte, public crypto.PublicKey) (pkcs11.ObjectHandle, error) {
+// privateKey finds the private key of a certificate. Where a token shows neither
+// ids nor public parts, the only key that can be meant is taken: a wrong one
+// would make a signature that is not sent out.
+func (s *signer) privateKey(public crypto.PublicKey) (pkcs11.ObjectHandle, error) {
 	keys, err := s.find(s.session, pkcs11.CKO_PRIVATE_KEY)
 	if err != nil {
 		return 0, err
 	}
+	var certain, possible []pkcs11.ObjectHandle
 	for _, key := range keys {
-		if s.belongs(key, id, public) {
-			if flag := s.attribute(s.session, key, pkcs11.CKA_ALWAYS_AUTHENTICATE); len(flag) == 1 && flag[0] != 0 {
-				return 0, noKey("the key wants a PIN for every signature, as signature keys do")
-			}
-			return key, nil
+		switch s.match(key, public) {
+		case yes:
+			certain = append(certain, key)
+		case perhaps:
+			possible = append(possible, key)
 		}
 	}
-	return 0, noKey("the card has no private key for this certificate")
+	if len(certain) == 0 && len(possible) == 1 {
+		certain = possible
+	}
+	if len(certain) == 0 {
+		return 0, noKey("the card has no private key for this certificate")
+	}
+	if flag := s.attribute(s.session, certain[0], pkcs11.CKA_ALWAYS_AUTHENTICATE); len(flag) == 1 && flag[0] != 0 {
+		return 0, noKey("the key wants a PIN for every signature, as signature keys do")
+	}
+	return certain[0], nil
 }
 
-// belongs decides by the key's own public part where the token shows it; only
-// where it does not, CKA_ID alone decides.
-func (s *signer) belongs(key pkcs11.ObjectHandle, id []byte, public crypto.PublicKey) bool {
+// match says whether a key belongs to a certificate.
+type match int
+
+const (
+	no match = iota
+	perhaps
+	yes
+)
+
+// match decides by the key's own public part where the token shows it, else by
+// the certificates that have its CKA_ID; a key with none of these may be any.
+func (s *signer) match(key pkcs11.ObjectHandle, public crypto.PublicKey) match {
 	keyID := s.attribute(s.session, key, pkcs11.CKA_ID)
 	kind := s.number(key, pkcs11.CKA_KEY_TYPE)
+	same := func(equal bool) match {
+		if equal {
+			return yes
+		}
+		return no
+	}
 	switch public := public.(type) {
 	case *rsa.PublicKey:
 		if kind != pkcs11.CKK_RSA {
-			return false
+			return no
 		}
 		if modulus := s.attribute(s.session, key, pkcs11.CKA_MODULUS); len(modulus) > 0 {
-			return new(big.Int).SetBytes(modulus).Cmp(public.N) == 0
+			return same(new(big.Int).SetBytes(modulus).Cmp(public.N) == 0)
 		}
 	case *ecdsa.PublicKey:
 		if kind != pkcs11.CKK_EC {
-			return false
+			return no
 		}
 		point := s.attribute(s.session, key, pkcs11.CKA_EC_POINT)
 		if len(point) == 0 {
 			point = s.publicPoint(keyID)
 		}
 		if len(point) > 0 {
-			return samePoint(point, public)
+			return same(samePoint(point, public))
 		}
 	default:
-		return false
+		return no
 	}
-	return len(id) > 0 && bytes.Equal(id, keyID)
+	result := perhaps
+	for _, c := range s.certificates {
+		if len(keyID) == 0 || !bytes.Equal(c.ID, keyID) {
+			continue
+		}
+		if leaf, err := x509.ParseCertificate(c.DER); err == nil && samePublicKey(leaf.PublicKey, public) {
+			return yes
+		}
+		result = no
+	}
+	return result
+}
+
+func samePublicKey(a, b crypto.PublicKey) bool {
+	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && key.Equal(b)
 }
 
 // publicPoint returns the CKA_EC_POINT of the public key object with this
