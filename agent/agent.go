@@ -59,6 +59,8 @@ type cards interface {
 	Snapshot() card.Snapshot
 	Subscribe() (<-chan card.Event, func())
 	Unlock(ctx context.Context, f card.Fingerprint, pin *card.PIN, opts card.UnlockOptions) error
+	ChangePIN(ctx context.Context, f card.Fingerprint, old, new *card.PIN, opts card.UnlockOptions) error
+	UnblockPIN(ctx context.Context, f card.Fingerprint, puk, new *card.PIN, opts card.UnlockOptions) error
 	Lock(card, reason string) error
 	Counters() card.Counters
 	Close() error

@@ -12,7 +12,7 @@ import (
 // maxAnswer bounds an answer to a prompt, in bytes.
 const maxAnswer = 4 << 10
 
-// answerPrompt is POST /v1/prompts/{id}, the one call whose body may be a PIN.
+// answerPrompt is POST /v1/prompts/{id}, the one call whose body may hold PINs.
 func (a *Agent) answerPrompt(w http.ResponseWriter, r *http.Request) {
 	defer wipeInput(w)
 	out, err := a.takeAnswer(r)
@@ -57,11 +57,11 @@ func (zeros) Read(b []byte) (int, error) {
 
 // answerFields are the keys of control.Answer.
 var answerFields = map[string]bool{
-	"lease": true, "lease_token": true, "pin": true, "confirm_final": true,
+	"lease": true, "lease_token": true, "pin": true, "puk": true, "new_pin": true, "confirm_final": true,
 	"allow": true, "remember": true, "certificate": true, "cancel": true,
 }
 
-// readAnswer reads an answer to a prompt with its PIN: strictly too, but with no
+// readAnswer reads an answer to a prompt with its PINs: strictly too, but with no
 // copy of the body left behind, and with nothing of it in the error.
 func readAnswer(body io.Reader) (control.Answer, error) {
 	buf := make([]byte, maxAnswer)
@@ -90,7 +90,7 @@ func parseAnswer(body []byte) (control.Answer, error) {
 	}
 	var a control.Answer
 	if err := json.Unmarshal(body, &a); err != nil {
-		a.PIN.Wipe()
+		a.Wipe()
 		return control.Answer{}, bad
 	}
 	return a, nil

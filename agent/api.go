@@ -35,6 +35,8 @@ func (a *Agent) handler() http.Handler {
 		"GET /v1/prompts":          func(*http.Request) (any, error) { return a.desk.List(), nil },
 		"POST /v1/unlock":          a.postUnlock,
 		"POST /v1/lock":            a.postLock,
+		"POST /v1/pin/change":      a.postPIN(control.PromptPINChange),
+		"POST /v1/pin/unblock":     a.postPIN(control.PromptPINUnblock),
 		"GET /v1/hosts":            a.getHosts,
 		"GET /v1/hosts/{name}":     a.getHost,
 		"PUT /v1/hosts/{name}":     a.putHost,

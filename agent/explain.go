@@ -26,6 +26,10 @@ var answers = []struct {
 	hint   string
 }{
 	{card.ErrPINRefusedBefore, http.StatusForbidden, control.CodePINRepeated, ""},
+	{card.ErrWrongPUK, http.StatusForbidden, control.CodePUKWrong, ""},
+	{card.ErrPUKLocked, http.StatusForbidden, control.CodePUKLocked, ""},
+	{card.ErrNewPIN, http.StatusForbidden, control.CodePINNew, ""},
+	{card.ErrNoChange, http.StatusNotImplemented, "pin-no-change", ""},
 	{card.ErrWrongPIN, http.StatusForbidden, control.CodePINWrong, ""},
 	{card.ErrFinalTry, http.StatusConflict, control.CodePINFinalTry, ""},
 	{prompt.ErrConfirmFinal, http.StatusConflict, control.CodePINFinalTry, "Send the PIN with confirm_final."},

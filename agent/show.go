@@ -119,6 +119,7 @@ func cardOf(c *card.Card) control.Card {
 		PIN: control.PIN{
 			Initialized: c.PIN.Initialized, ToBeChanged: c.PIN.ToBeChanged,
 			Pad: c.PIN.PinPad, CountLow: c.PIN.CountLow, FinalTry: c.PIN.FinalTry, Locked: c.PIN.Locked,
+			PUKFinalTry: c.PIN.PUKFinalTry, PUKLocked: c.PIN.PUKLocked,
 			Min: c.PIN.Min, Max: c.PIN.Max,
 		},
 		Certificates: []control.Certificate{},

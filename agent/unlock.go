@@ -73,7 +73,7 @@ func (a *Agent) pinQuestion(f card.Fingerprint, host, program string) (prompt.Qu
 		Prompt: control.Prompt{
 			Kind: control.PromptPIN, Card: c.ID, CardLabel: c.Label,
 			Certificate: f.String(), Name: certificateOf(cert).Name, Host: host, Program: program,
-			PinPad: c.PIN.PinPad, FinalTry: c.PIN.FinalTry, CountLow: c.PIN.CountLow,
+			PinPad: c.PIN.PinPad, FinalTry: c.PIN.FinalTry, CountLow: c.PIN.CountLow, ToBeChanged: c.PIN.ToBeChanged,
 			MinPIN: c.PIN.Min, MaxPIN: c.PIN.Max,
 		},
 	}

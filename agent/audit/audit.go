@@ -25,6 +25,9 @@ const (
 	Unlock        = "unlock"
 	UnlockRefused = "unlock-refused" // wrong PIN, locked PIN, …
 	Lock          = "lock"
+	PINChanged    = "pin-changed"
+	PINUnblocked  = "pin-unblocked"
+	PINKept       = "pin-kept" // it was to be changed or unblocked: wrong PIN, wrong PUK, …
 	Removed       = "removed"
 	Chosen        = "chosen"    // the person chose a certificate for a host
 	Signature     = "signature" // the card proved the person's identity to a host

@@ -61,6 +61,17 @@ func (c *Client) Unlock(ctx context.Context, sel CardSelection) (Prompt, error) 
 	return call[Prompt](ctx, c, http.MethodPost, "/v1/unlock", sel)
 }
 
+// ChangePIN asks the agent to raise a prompt for the old and the new PIN; it is
+// answered as that of Unlock.
+func (c *Client) ChangePIN(ctx context.Context, sel CardSelection) (Prompt, error) {
+	return call[Prompt](ctx, c, http.MethodPost, "/v1/pin/change", sel)
+}
+
+// UnblockPIN asks the agent to raise a prompt for the PUK and a new PIN.
+func (c *Client) UnblockPIN(ctx context.Context, sel CardSelection) (Prompt, error) {
+	return call[Prompt](ctx, c, http.MethodPost, "/v1/pin/unblock", sel)
+}
+
 // Lock locks one card, or all.
 func (c *Client) Lock(ctx context.Context, sel CardSelection) error {
 	_, err := call[struct{}](ctx, c, http.MethodPost, "/v1/lock", sel)
@@ -79,11 +90,11 @@ func (c *Client) Lease(ctx context.Context, id string) (string, error) {
 	return res.LeaseToken, err
 }
 
-// Answer answers a prompt. It takes the PIN over and wipes it, also when it
-// fails; the PIN goes straight to the socket and never through a buffer that
+// Answer answers a prompt. It takes the PINs over and wipes them, also when it
+// fails; a PIN goes straight to the socket and never through a buffer that
 // lives on.
 func (c *Client) Answer(ctx context.Context, id string, a Answer) (AnswerResult, error) {
-	defer a.PIN.Wipe()
+	defer a.Wipe()
 	body, err := answerJSON(a)
 	if err != nil {
 		return AnswerResult{}, err
@@ -245,23 +256,33 @@ func (c *Client) post(ctx context.Context, path string, body []byte) (AnswerResu
 	return decode[AnswerResult](resp)
 }
 
-// answerJSON writes the answer with its PIN in it, in one array of the right size.
+// answerJSON writes the answer with its secrets in it, in one array of the right
+// size.
 func answerJSON(a Answer) ([]byte, error) {
-	pin := a.PIN
-	a.PIN = nil
+	secrets := []struct {
+		key   string
+		value Secret
+	}{{`"pin":`, a.PIN}, {`"puk":`, a.PUK}, {`"new_pin":`, a.NewPIN}}
+	a.PIN, a.PUK, a.NewPIN = nil, nil, nil
 	rest, err := json.Marshal(a)
-	if err != nil || len(pin) == 0 {
-		return rest, err
+	if err != nil {
+		return nil, err
 	}
-	if !utf8.Valid(pin) {
-		return nil, errSecret
+	size := len(rest)
+	for _, s := range secrets {
+		if !utf8.Valid(s.value) {
+			return nil, errSecret
+		}
+		size += len(s.key) + secretJSONLen(len(s.value)) + len(",")
 	}
-	const key = `{"pin":`
-	body := make([]byte, 0, len(key)+secretJSONLen(len(pin))+1+len(rest))
-	body = append(body, key...)
-	body = pin.appendJSON(body)
-	if len(rest) > len("{}") {
-		body = append(body, ',')
+	body := append(make([]byte, 0, size), '{')
+	for _, s := range secrets {
+		if len(s.value) > 0 {
+			body = append(s.value.appendJSON(append(body, s.key...)), ',')
+		}
+	}
+	if len(rest) == len("{}") && len(body) > 1 {
+		body = body[:len(body)-1] // no comma before the end
 	}
 	return append(body, rest[1:]...), nil
 }

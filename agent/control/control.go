@@ -122,6 +122,8 @@ type PIN struct {
 	CountLow    bool `json:"count_low"`
 	FinalTry    bool `json:"final_try"`
 	Locked      bool `json:"locked"`
+	PUKFinalTry bool `json:"puk_final_try"`
+	PUKLocked   bool `json:"puk_locked"`
 	Min         int  `json:"min"`
 	Max         int  `json:"max"`
 }
@@ -149,6 +151,8 @@ type PromptKind string
 // The kinds of prompt.
 const (
 	PromptPIN         PromptKind = "pin"
+	PromptPINChange   PromptKind = "pin-change"
+	PromptPINUnblock  PromptKind = "pin-unblock" // by the PUK
 	PromptConsent     PromptKind = "consent"
 	PromptCertificate PromptKind = "certificate"
 )
@@ -165,8 +169,9 @@ type Prompt struct {
 	Host        string     `json:"host,omitempty"`
 	Program     string     `json:"program,omitempty"`
 	PinPad      bool       `json:"pin_pad"`
-	FinalTry    bool       `json:"final_try"`
+	FinalTry    bool       `json:"final_try"` // PromptPINUnblock: of the PUK
 	CountLow    bool       `json:"count_low"`
+	ToBeChanged bool       `json:"to_be_changed"` // of some cards: not activated yet
 	MinPIN      int        `json:"min_pin,omitempty"`
 	MaxPIN      int        `json:"max_pin,omitempty"`
 	// Candidates are the certificates to choose from (PromptCertificate) or
@@ -180,17 +185,28 @@ type Prompt struct {
 }
 
 // Answer is the body of POST /v1/prompts/{id}. A front end first takes the
-// lease, then sends one answer with the lease token it got: a PIN, Allow
+// lease, then sends one answer with the lease token it got: a PIN, the PIN and
+// a NewPIN (PromptPINChange), the PUK and a NewPIN (PromptPINUnblock), Allow
 // (consent, and "ready" for a reader's PIN pad), a Certificate or Cancel.
 type Answer struct {
 	Lease        bool   `json:"lease,omitempty"`
 	LeaseToken   string `json:"lease_token,omitempty"`
 	PIN          Secret `json:"pin,omitempty"`
+	PUK          Secret `json:"puk,omitempty"`
+	NewPIN       Secret `json:"new_pin,omitempty"`
 	ConfirmFinal bool   `json:"confirm_final,omitempty"`
 	Allow        *bool  `json:"allow,omitempty"`
 	Remember     bool   `json:"remember,omitempty"`
 	Certificate  string `json:"certificate,omitempty"`
 	Cancel       bool   `json:"cancel,omitempty"`
+}
+
+// Wipe overwrites what is secret in the answer.
+func (a *Answer) Wipe() {
+	for _, s := range []*Secret{&a.PIN, &a.PUK, &a.NewPIN} {
+		s.Wipe()
+		*s = nil
+	}
 }
 
 // AnswerResult is the reply to an Answer: the lease token, or how it went.

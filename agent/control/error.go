@@ -47,6 +47,9 @@ const (
 	CodePINFinalTry  = "pin-final-try" // needs confirm_final
 	CodePINLocked    = "pin-locked"
 	CodePINCancelled = "pin-cancelled"
+	CodePINNew       = "pin-new" // the new PIN cannot be used
+	CodePUKWrong     = "puk-wrong"
+	CodePUKLocked    = "puk-locked"
 	CodeNoFrontEnd   = "no-front-end"
 	CodeExpired      = "prompt-expired"
 	CodeAway         = "away" // the screen was locked while the prompt was open

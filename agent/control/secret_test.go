@@ -40,6 +40,32 @@ func TestAnswerCarriesThePIN(t *testing.T) {
 	}
 }
 
+func TestAnswerCarriesEverySecret(t *testing.T) {
+	yes := true
+	for _, a := range []Answer{
+		{PIN: Secret("12\"4"), NewPIN: Secret("567")},
+		{PUK: Secret("1"), NewPIN: Secret("2"), ConfirmFinal: true, LeaseToken: "t"},
+		{NewPIN: Secret("2")}, {Allow: &yes}, {},
+	} {
+		raw, err := answerJSON(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back Answer
+		if err := json.Unmarshal(raw, &back); err != nil {
+			t.Fatalf("%s: %v", raw, err)
+		}
+		if string(back.PIN) != string(a.PIN) || string(back.PUK) != string(a.PUK) || string(back.NewPIN) != string(a.NewPIN) || back.ConfirmFinal != a.ConfirmFinal {
+			t.Errorf("%s", raw)
+		}
+		puk := back.PUK
+		back.Wipe()
+		if back.PIN != nil || back.NewPIN != nil || strings.Trim(string(puk), "\x00") != "" {
+			t.Error("Wipe left something")
+		}
+	}
+}
+
 // FuzzSecret checks that a secret reads as encoding/json reads a string, and
 // that what is written comes back.
 func FuzzSecret(f *testing.F) {

@@ -120,10 +120,10 @@ func (d *Desk) Raised() uint64 {
 	return d.raised
 }
 
-// Answer leases a prompt or answers it, and wipes the PIN. The error is what
+// Answer leases a prompt or answers it, and wipes its PINs. The error is what
 // became of the answer: one of this package's, or Try's.
 func (d *Desk) Answer(ctx context.Context, id string, a control.Answer) (control.AnswerResult, error) {
-	defer a.PIN.Wipe()
+	defer a.Wipe()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	i := slices.IndexFunc(d.open, func(m *matter) bool { return m.ID == id })
@@ -188,7 +188,7 @@ func (d *Desk) try(ctx context.Context, m *matter, a control.Answer) error {
 	err := m.Try(context.WithoutCancel(ctx), a)
 	d.mu.Lock()
 	m.busy = false
-	a.PIN, a.LeaseToken = nil, ""
+	a.PIN, a.PUK, a.NewPIN, a.LeaseToken = nil, nil, nil, ""
 	switch {
 	case !slices.Contains(d.open, m): // ended meanwhile, by a removal say
 	case err == nil:
@@ -223,8 +223,8 @@ func (d *Desk) raise(q Question) *matter {
 // show gives the matter's question a prompt of its own.
 func (d *Desk) show(m *matter) {
 	id := rand.Text()
-	m.ID, m.Leased, m.Expires = id, false, time.Now().Add(Expiry)
-	m.timer = time.AfterFunc(Expiry, func() {
+	m.ID, m.Leased, m.Expires = id, false, time.Now().Add(m.expiry())
+	m.timer = time.AfterFunc(m.expiry(), func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.end(func(o *matter) (bool, error) { return o.ID == id && !o.busy, ErrExpired })

@@ -19,6 +19,8 @@ import (
 const (
 	// Expiry is how long a prompt waits for its answer.
 	Expiry = 60 * time.Second
+	// LongExpiry is for those that want more than one PIN, perhaps from a letter.
+	LongExpiry = 5 * time.Minute
 	// Pause is how long programs may not ask again after the person said no: a
 	// web page must not be able to wear a person down with prompts.
 	Pause = 10 * time.Second
@@ -72,6 +74,14 @@ type Question struct {
 	Again func(err error) (Question, bool)
 }
 
+// expiry returns how long the question waits for its answer.
+func (q *Question) expiry() time.Duration {
+	if q.Kind == control.PromptPINChange || q.Kind == control.PromptPINUnblock {
+		return LongExpiry
+	}
+	return Expiry
+}
+
 func (q *Question) pauseKey() string {
 	if q.Pause != "" {
 		return q.Pause
@@ -83,7 +93,7 @@ func (q *Question) pauseKey() string {
 // if that is the answer.
 func (q *Question) check(a control.Answer) (declined, bad error) {
 	given := 0
-	for _, is := range []bool{len(a.PIN) > 0, a.Allow != nil, a.Certificate != "", a.Cancel} {
+	for _, is := range []bool{len(a.PIN)+len(a.PUK)+len(a.NewPIN) > 0, a.Allow != nil, a.Certificate != "", a.Cancel} {
 		if is {
 			given++
 		}
@@ -95,7 +105,7 @@ func (q *Question) check(a control.Answer) (declined, bad error) {
 		return ErrCancelled, nil
 	}
 	switch q.Kind {
-	case control.PromptPIN:
+	case control.PromptPIN, control.PromptPINChange, control.PromptPINUnblock:
 		return q.checkPIN(a)
 	case control.PromptConsent:
 		if a.Allow == nil {
@@ -119,10 +129,16 @@ func (q *Question) checkPIN(a control.Answer) (declined, bad error) {
 	switch {
 	case q.PinPad && a.Allow != nil && !*a.Allow:
 		return ErrCancelled, nil
-	case q.PinPad != (a.Allow != nil), !q.PinPad && len(a.PIN) == 0:
+	case q.PinPad != (a.Allow != nil), !q.PinPad && !q.hasPINs(a):
 		return nil, ErrBadAnswer
 	case q.FinalTry && !a.ConfirmFinal:
 		return nil, ErrConfirmFinal
 	}
 	return nil, nil
+}
+
+// hasPINs tells whether an answer has just the PINs that the question asks for.
+func (q *Question) hasPINs(a control.Answer) bool {
+	pin, puk := q.Kind != control.PromptPINUnblock, q.Kind == control.PromptPINUnblock
+	return (len(a.PIN) > 0) == pin && (len(a.PUK) > 0) == puk && (len(a.NewPIN) > 0) == (q.Kind != control.PromptPIN)
 }
