@@ -93,7 +93,6 @@ func ignoreReaders(settings *openscconf.File, ignored, wanted []string) {
 var (
 	pkcs15Block = openscconf.Place{Block: "framework", Label: "pkcs15"}
 	pkcs11Block = openscconf.Place{Block: "pkcs11"}
-	pcscBlock   = openscconf.Place{Block: "reader_driver", Label: "pcsc"}
 )
 
 // keepNoPIN has OpenSC neither keep nor log a PIN. By default it keeps it and

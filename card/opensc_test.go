@@ -45,7 +45,7 @@ func TestOpenSCRoles(t *testing.T) {
 	for role, want := range map[openscRole]values{
 		openscLister:    {"true", "true", "9", ""},
 		openscSigner:    {"false", "false", "0", ""},
-		openscChanger:   {"false", "false", "0", ""},
+		openscChanger:   {"false", "false", "0", "none"},
 		openscUnblocker: {"false", "false", "0", "set_pin_in_unlogged_session"},
 	} {
 		settings, _ := loadWith(t, system, role, []string{"A 00 01"}, "A 00 00", "A 00 01")
