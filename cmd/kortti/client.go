@@ -56,9 +56,9 @@ func exitCode(err error) int {
 		case control.CodeNoCard, control.CodeNoReader, control.CodeCardRemoved:
 			return exitNoCard
 		case control.CodePINWrong, control.CodePINRepeated, control.CodePINLength,
-			control.CodePINFinalTry, control.CodePINCancelled, control.CodeExpired:
+			control.CodePINFinalTry, control.CodePINCancelled, control.CodePINNew, control.CodePUKWrong, control.CodeExpired:
 			return exitPIN
-		case control.CodePINLocked:
+		case control.CodePINLocked, control.CodePUKLocked:
 			return exitPINLocked
 		}
 		return exitFailed

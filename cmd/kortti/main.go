@@ -52,6 +52,7 @@ func commands() []command {
 		{"doctor", "[--json]", "what keeps a card from working, and what to do", runDoctor},
 		{"unlock", "[CARD]", "ask for the PIN and unlock the card", runUnlock},
 		{"lock", "[CARD]", "lock the card, or all cards", runLock},
+		{"pin", pinUsage, "a new PIN for the card, by the old one or the PUK", runPIN},
 		{"prompt", "[--once]", "answer the agent's questions on this terminal", runPrompt},
 		{"hosts", hostsUsage, "the hosts that get the card's certificate", runHosts},
 		{"trust", trustUsage, "the local root certificate of a listed host, for curl and others", runTrust},

@@ -160,8 +160,8 @@ func answer(ctx, open context.Context, std stdio, c *control.Client, p control.P
 		return errors.Join(err, cancelErr)
 	}
 	a.LeaseToken = lease
-	if p.Kind == control.PromptPIN && p.PinPad {
-		fmt.Fprintln(std.err, "Enter the PIN on the reader now.")
+	if p.PinPad && a.Allow != nil {
+		fmt.Fprintln(std.err, padWords(p.Kind))
 	}
 	if _, err := c.Answer(ctx, p.ID, a); err != nil {
 		return withLengths(err, p)
@@ -169,6 +169,8 @@ func answer(ctx, open context.Context, std stdio, c *control.Client, p control.P
 	switch {
 	case p.Kind == control.PromptPIN:
 		fmt.Fprintln(std.err, "The card is unlocked.")
+	case p.Kind == control.PromptPINChange, p.Kind == control.PromptPINUnblock:
+		fmt.Fprintln(std.err, "The card has the new PIN. It is locked.")
 	case a.Allow != nil && *a.Allow:
 		fmt.Fprintln(std.err, "Allowed.")
 	case a.Allow != nil:
@@ -180,7 +182,11 @@ func answer(ctx, open context.Context, std stdio, c *control.Client, p control.P
 // withLengths says how long this card's PIN is where the length was wrong.
 func withLengths(err error, p control.Prompt) error {
 	var ce *control.Error
-	if errors.As(err, &ce) && ce.Code == control.CodePINLength && p.MaxPIN > 0 {
+	if errors.As(err, &ce) && ce.Code == control.CodePINNew && p.MaxPIN > 0 {
+		hint := fmt.Sprintf("Choose a new PIN of %d to %d characters, another than the old one.", p.MinPIN, p.MaxPIN)
+		return &control.Error{Code: ce.Code, Message: ce.Message, Hint: hint}
+	}
+	if errors.As(err, &ce) && ce.Code == control.CodePINLength && p.Kind != control.PromptPINUnblock && p.MaxPIN > 0 {
 		hint := fmt.Sprintf("Enter a PIN of %d to %d characters. The card was not asked.", p.MinPIN, p.MaxPIN)
 		return &control.Error{Code: ce.Code, Message: ce.Message, Hint: hint}
 	}
@@ -199,6 +205,8 @@ func ask(ctx context.Context, std stdio, p control.Prompt) (control.Answer, erro
 		return askCertificate(ctx, std, p)
 	case control.PromptPIN:
 		return askPIN(ctx, std, p)
+	case control.PromptPINChange, control.PromptPINUnblock:
+		return askNewPIN(ctx, std, p)
 	}
 	return control.Answer{}, fmt.Errorf("this program is too old for a prompt of the kind %q; update it", p.Kind)
 }
@@ -208,11 +216,11 @@ func askConsent(ctx context.Context, std stdio, p control.Prompt) (control.Answe
 	for _, c := range p.Candidates {
 		names = append(names, c.Name)
 	}
-	whose := strings.Join(names, " or ")
-	if whose == "" {
-		whose = p.Name
+	people := strings.Join(names, " or ")
+	if people == "" {
+		people = p.Name
 	}
-	ok, err := yes(ctx, std, fmt.Sprintf("May %s use the card of %s at %s? [y/N] ", p.Program, whose, p.Host))
+	ok, err := yes(ctx, std, fmt.Sprintf("May %s use the card of %s at %s? [y/N] ", p.Program, people, p.Host))
 	return control.Answer{Allow: &ok, Remember: ok}, err
 }
 
@@ -220,10 +228,28 @@ func askPIN(ctx context.Context, std stdio, p control.Prompt) (control.Answer, e
 	if p.Host != "" {
 		fmt.Fprintf(std.err, "Login to %s for %s\n", p.Host, p.Program)
 	}
+	if p.ToBeChanged {
+		fmt.Fprintln(std.err, "This card is not activated: its PIN has never been chosen. Press Ctrl-C and choose it with: kortti pin change")
+	}
+	a, err := beforePIN(ctx, std, p)
+	if err != nil || p.PinPad {
+		return a, err
+	}
+	a.PIN, err = readPIN(ctx, std, fmt.Sprintf("PIN of %s: ", whose(p)))
+	return a, err
+}
+
+// beforePIN says what the person should know before entering a PIN, and has the
+// last try confirmed. What is typed on the reader needs no more.
+func beforePIN(ctx context.Context, std stdio, p control.Prompt) (control.Answer, error) {
 	a := control.Answer{}
 	switch {
 	case p.FinalTry:
-		ok, err := yes(ctx, std, "This is the LAST try: a wrong PIN locks the card. Go on? [y/N] ")
+		question := "This is the LAST try: a wrong PIN locks the card. Go on? [y/N] "
+		if p.Kind == control.PromptPINUnblock {
+			question = "This may be the LAST try: a wrong PUK makes the card useless. Go on? [y/N] "
+		}
+		ok, err := yes(ctx, std, question)
 		if err != nil {
 			return a, err
 		}
@@ -237,15 +263,16 @@ func askPIN(ctx context.Context, std stdio, p control.Prompt) (control.Answer, e
 	if p.PinPad {
 		allow := true
 		a.Allow = &allow
-		return a, nil
 	}
-	who := p.CardLabel
-	if p.Name != "" {
-		who += " (" + p.Name + ")"
+	return a, nil
+}
+
+// whose names the card of a prompt.
+func whose(p control.Prompt) string {
+	if p.Name == "" {
+		return p.CardLabel
 	}
-	pin, err := readPIN(ctx, std, fmt.Sprintf("PIN of %s: ", who))
-	a.PIN = pin
-	return a, err
+	return p.CardLabel + " (" + p.Name + ")"
 }
 
 func askCertificate(ctx context.Context, std stdio, p control.Prompt) (control.Answer, error) {

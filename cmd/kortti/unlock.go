@@ -22,31 +22,37 @@ func runUnlock(ctx context.Context, std stdio, args []string) error {
 		if err != nil {
 			return err
 		}
-		stream, err := c.Events(ctx, false)
-		if err != nil {
-			return err
+		err = answerOne(ctx, std, c, func() (control.Prompt, error) { return c.Unlock(ctx, sel) })
+		if errors.Is(err, &control.Error{Code: control.CodeUnlocked}) {
+			fmt.Fprintln(std.err, "The card is unlocked already.")
+			return nil
 		}
-		p, err := c.Unlock(ctx, sel)
-		if err != nil {
-			stream.Close()
-			if errors.Is(err, &control.Error{Code: control.CodeUnlocked}) {
-				fmt.Fprintln(std.err, "The card is unlocked already.")
-				return nil
-			}
-			return nothingToUnlock(ctx, c, err)
-		}
-		var open questions
-		while, _ := open.begin(ctx, p.ID)
-		var following sync.WaitGroup
-		following.Go(func() {
-			err := open.follow(stream, func(control.Prompt) {})
-			open.end(p.ID, control.CodeExpired, err.Error())
-		})
-		err = answer(ctx, while, std, c, p)
-		stream.Close()
-		following.Wait()
 		return err
 	})
+}
+
+// answerOne has the agent raise a question and answers it on this terminal.
+func answerOne(ctx context.Context, std stdio, c *control.Client, raise func() (control.Prompt, error)) error {
+	stream, err := c.Events(ctx, false)
+	if err != nil {
+		return err
+	}
+	p, err := raise()
+	if err != nil {
+		stream.Close()
+		return nothingToUnlock(ctx, c, err)
+	}
+	var open questions
+	while, _ := open.begin(ctx, p.ID)
+	var following sync.WaitGroup
+	following.Go(func() {
+		err := open.follow(stream, func(control.Prompt) {})
+		open.end(p.ID, control.CodeExpired, err.Error())
+	})
+	err = answer(ctx, while, std, c, p)
+	stream.Close()
+	following.Wait()
+	return err
 }
 
 // nothingToUnlock says more closely why the agent found no card to unlock.
