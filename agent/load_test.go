@@ -123,6 +123,7 @@ func TestCycles(t *testing.T) {
 		}
 		return status.Cards[0].State
 	}
+	waitFor(t, "the first look at the card", func() bool { return state() == control.Locked })
 	w.client.Close() // its idle connections
 	before := holdings(t)
 	for i := range cycles {
