@@ -103,7 +103,13 @@ func (g *GUI) cardView(c control.Card) fyne.CanvasObject {
 	if c.State == control.Unlocked {
 		body = append(body, widget.NewButton(g.texts.Lock, func() { g.lock(sel) }))
 	} else if !c.PIN.Locked {
-		body = append(body, widget.NewButton(g.texts.Unlock, func() { g.unlock(sel) }))
+		body = append(body, widget.NewButton(g.texts.Unlock, func() { g.ask(g.agent.Unlock, sel) }))
+	}
+	switch {
+	case !c.PIN.Locked:
+		body = append(body, widget.NewButton(g.texts.ChangePIN, func() { g.ask(g.agent.ChangePIN, sel) }))
+	case !c.PIN.PUKLocked:
+		body = append(body, widget.NewButton(g.texts.UnblockPIN, func() { g.ask(g.agent.UnblockPIN, sel) }))
 	}
 	return widget.NewCard(title, c.Label, container.NewVBox(body...))
 }
@@ -112,11 +118,11 @@ func (g *GUI) lock(sel control.CardSelection) {
 	g.do(func(ctx context.Context) error { return g.agent.Lock(ctx, sel) })
 }
 
-// unlock asks the agent for a PIN prompt; it comes as an event and opens its
-// window.
-func (g *GUI) unlock(sel control.CardSelection) {
+// ask has the agent raise a prompt; it comes as an event too and opens its window
+// once.
+func (g *GUI) ask(raise func(context.Context, control.CardSelection) (control.Prompt, error), sel control.CardSelection) {
 	g.do(func(ctx context.Context) error {
-		p, err := g.agent.Unlock(ctx, sel)
+		p, err := raise(ctx, sel)
 		if err == nil {
 			g.ui(func() { g.openPrompt(p) })
 		}
@@ -137,7 +143,7 @@ func (g *GUI) showTray(s situation, cards control.Cards) {
 		case c.State == control.Unlocked:
 			items = append(items, fyne.NewMenuItem(g.texts.Lock+": "+c.Label, func() { g.lock(sel) }))
 		case !c.PIN.Locked:
-			items = append(items, fyne.NewMenuItem(g.texts.Unlock+": "+c.Label, func() { g.unlock(sel) }))
+			items = append(items, fyne.NewMenuItem(g.texts.Unlock+": "+c.Label, func() { g.ask(g.agent.Unlock, sel) }))
 		}
 	}
 	quit := fyne.NewMenuItem(g.texts.Quit, g.app.Quit)

@@ -32,6 +32,8 @@ type Agent interface {
 	Cards(ctx context.Context) (control.Cards, error)
 	Events(ctx context.Context, prompts bool) (*control.Stream, error)
 	Unlock(ctx context.Context, sel control.CardSelection) (control.Prompt, error)
+	ChangePIN(ctx context.Context, sel control.CardSelection) (control.Prompt, error)
+	UnblockPIN(ctx context.Context, sel control.CardSelection) (control.Prompt, error)
 	Lock(ctx context.Context, sel control.CardSelection) error
 	Lease(ctx context.Context, prompt string) (string, error)
 	Answer(ctx context.Context, prompt string, a control.Answer) (control.AnswerResult, error)

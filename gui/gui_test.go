@@ -85,6 +85,12 @@ func (a *fakeAgent) handler() http.Handler {
 	mux.HandleFunc("POST /v1/unlock", func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(a.raise(control.Prompt{ID: "p1", Kind: control.PromptPIN, Card: "card-1", CardLabel: "HENKILOKORTTI", MinPIN: 4}))
 	})
+	mux.HandleFunc("POST /v1/pin/change", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(a.raise(control.Prompt{ID: "p2", Kind: control.PromptPINChange, Card: "card-1", CardLabel: "HENKILOKORTTI", MinPIN: 4}))
+	})
+	mux.HandleFunc("POST /v1/pin/unblock", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(a.raise(control.Prompt{ID: "p3", Kind: control.PromptPINUnblock, Card: "card-1", CardLabel: "HENKILOKORTTI", MinPIN: 4, FinalTry: true}))
+	})
 	mux.HandleFunc("POST /v1/lock", func(w http.ResponseWriter, _ *http.Request) {
 		a.setState(control.Locked)
 		fmt.Fprint(w, "{}")

@@ -18,7 +18,9 @@ type promptWindow struct {
 	gui    *GUI
 	prompt control.Prompt
 	window fyne.Window
-	pin    *pinEntry // nil for other kinds
+	pin    *pinEntry // the PIN, the old one, or the PUK; nil for other kinds
+	fresh  *pinEntry // the new PIN; nil for other kinds
+	again  *pinEntry // once more
 	final  *widget.Check
 	choice *widget.RadioGroup // nil for other kinds
 	ok     *widget.Button
@@ -54,9 +56,7 @@ func (g *GUI) closePrompt(id string) {
 		return
 	}
 	delete(g.prompts, id)
-	if w.pin != nil {
-		w.pin.SetText("")
-	}
+	w.clear()
 	w.window.SetCloseIntercept(nil)
 	w.window.Close()
 }
@@ -81,40 +81,87 @@ func (w *promptWindow) content() fyne.CanvasObject {
 	switch w.prompt.Kind {
 	case control.PromptPIN:
 		rows = append(rows, w.pinRows()...)
+	case control.PromptPINChange, control.PromptPINUnblock:
+		rows = append(rows, w.newPINRows()...)
 	case control.PromptConsent:
 		rows = append(rows, w.consentRows()...)
 		cancel.SetText(t.Deny)
 		cancel.OnTapped = func() { w.allow(false, false) }
 	case control.PromptCertificate:
 		rows = append(rows, w.certificateRows()...)
+	default:
+		w.ok.Disable()
 	}
 	buttons := container.NewHBox(cancel, w.ok)
 	return container.NewPadded(container.NewVBox(append(rows, container.NewBorder(nil, nil, nil, buttons))...))
 }
 
 func (w *promptWindow) pinRows() (rows []fyne.CanvasObject) {
-	t, p := w.gui.texts, w.prompt
-	if p.FinalTry {
-		w.final = widget.NewCheck(t.FinalTry, func(bool) { w.enable() })
-		rows = append(rows, w.final)
+	rows = w.finalRows(w.gui.texts.FinalTry)
+	if w.prompt.PinPad {
+		return append(rows, w.pad(w.gui.texts.PinPad))
 	}
-	if p.PinPad {
-		w.ok.OnTapped = func() { w.allow(true, false) }
-		rows = append(rows, wrapped(t.PinPad))
-		w.enable()
-		return rows
-	}
-	w.pin = newPINEntry(w.submitPIN, w.cancel)
-	w.pin.OnChanged = func(string) { w.enable() }
+	w.pin = w.entry()
 	w.ok.OnTapped = w.submitPIN
 	w.enable()
 	return append(rows, w.pin)
 }
 
-// enable lets the answer be sent when the PIN is long enough and a final try
-// has been confirmed.
+// newPINRows ask for the old PIN or the PUK, and twice for the new PIN.
+func (w *promptWindow) newPINRows() (rows []fyne.CanvasObject) {
+	t, given, final := w.gui.texts, w.gui.texts.OldPIN, w.gui.texts.FinalTry
+	if w.prompt.Kind == control.PromptPINUnblock {
+		given, final = t.PUK, t.FinalPUK
+	}
+	rows = w.finalRows(final)
+	if w.prompt.PinPad {
+		return append(rows, w.pad(t.PinPadNew))
+	}
+	w.pin, w.fresh, w.again = w.entry(), w.entry(), w.entry()
+	w.ok.OnTapped = w.submitPIN
+	w.enable()
+	return append(rows, widget.NewForm(
+		widget.NewFormItem(given, w.pin), widget.NewFormItem(t.NewPIN, w.fresh), widget.NewFormItem(t.NewPINAgain, w.again)))
+}
+
+func (w *promptWindow) finalRows(text string) []fyne.CanvasObject {
+	if !w.prompt.FinalTry {
+		return nil
+	}
+	w.final = widget.NewCheck(text, func(bool) { w.enable() })
+	return []fyne.CanvasObject{w.final}
+}
+
+// pad lets the person say that they are ready to type on the reader.
+func (w *promptWindow) pad(text string) fyne.CanvasObject {
+	w.ok.OnTapped = func() { w.allow(true, false) }
+	w.enable()
+	return wrapped(text)
+}
+
+func (w *promptWindow) entry() *pinEntry {
+	e := newPINEntry(w.submitPIN, w.cancel)
+	e.OnChanged = func(string) { w.enable() }
+	return e
+}
+
+// clear empties the fields.
+func (w *promptWindow) clear() {
+	for _, e := range []*pinEntry{w.pin, w.fresh, w.again} {
+		if e != nil {
+			e.SetText("")
+		}
+	}
+}
+
+// enable lets the answer be sent when the PINs are long enough, a new one has
+// been typed the same way twice, and a final try has been confirmed.
 func (w *promptWindow) enable() {
-	enough := w.pin == nil || len(w.pin.Text) >= max(1, w.prompt.MinPIN)
+	least := max(1, w.prompt.MinPIN)
+	enough := w.pin == nil || len(w.pin.Text) >= least || w.prompt.Kind == control.PromptPINUnblock && w.pin.Text != ""
+	if w.fresh != nil {
+		enough = enough && len(w.fresh.Text) >= least && w.fresh.Text == w.again.Text
+	}
 	confirmed := w.final == nil || w.final.Checked
 	if enough && confirmed && !w.sent {
 		w.ok.Enable()
@@ -131,9 +178,15 @@ func (w *promptWindow) submitPIN() {
 	// Fyne keeps what is typed as a string: the one place where a PIN cannot
 	// be wiped. It is in this process alone, which holds no key and no socket
 	// that listens.
-	pin := control.Secret(w.pin.Text)
-	w.pin.SetText("")
-	w.send(control.Answer{PIN: pin, ConfirmFinal: w.final != nil})
+	a := control.Answer{PIN: control.Secret(w.pin.Text), ConfirmFinal: w.final != nil}
+	if w.fresh != nil {
+		a.NewPIN = control.Secret(w.fresh.Text)
+	}
+	if w.prompt.Kind == control.PromptPINUnblock {
+		a.PIN, a.PUK = nil, a.PIN
+	}
+	w.clear()
+	w.send(a)
 }
 
 func (w *promptWindow) consentRows() []fyne.CanvasObject {
@@ -178,7 +231,7 @@ func (w *promptWindow) send(a control.Answer) {
 		defer g.ui(func() { g.closePrompt(id) })
 		lease, err := g.agent.Lease(ctx, id)
 		if err != nil {
-			a.PIN.Wipe()
+			a.Wipe()
 			return err
 		}
 		a.LeaseToken = lease

@@ -14,9 +14,14 @@ import (
 type Texts struct {
 	Unlock, Lock, Show, Quit, OK, Cancel, Allow, Deny string
 	Remember, FinalTry, PinPad, NoLogin               string
+	ChangePIN, UnblockPIN                             string
+	OldPIN, PUK, NewPIN, NewPINAgain                  string // what is typed into a field
+	FinalPUK, PinPadNew                               string
 
 	unlock, consent, choose                   string // titles
 	askPIN, askPINFor, askConsent, askChoice  string
+	askNewPIN, askPUK, askUnknown             string
+	activate                                  string
 	unknownProgram, validUntil                string
 	locked, unlocked, notConfirmed, pinLocked string
 	countLow                                  string
@@ -48,6 +53,8 @@ func (t Texts) State(c control.Card) string {
 		return t.notConfirmed
 	case c.State == control.Unlocked:
 		return t.unlocked
+	case c.PIN.ToBeChanged:
+		return t.activate
 	case c.PIN.CountLow, c.PIN.FinalTry:
 		return t.locked + " " + t.countLow
 	}
@@ -71,6 +78,10 @@ func (t Texts) Title(p control.Prompt) string {
 		return t.consent
 	case control.PromptCertificate:
 		return t.choose
+	case control.PromptPINChange:
+		return t.ChangePIN
+	case control.PromptPINUnblock:
+		return t.UnblockPIN
 	}
 	return t.unlock
 }
@@ -90,6 +101,16 @@ func (t Texts) Question(p control.Prompt) string {
 		return fmt.Sprintf(t.askConsent, program, who, p.Host)
 	case p.Kind == control.PromptCertificate:
 		return fmt.Sprintf(t.askChoice, p.Host)
+	case p.Kind == control.PromptPINChange && p.ToBeChanged:
+		return t.activate + " " + fmt.Sprintf(t.askNewPIN, who)
+	case p.Kind == control.PromptPINChange:
+		return fmt.Sprintf(t.askNewPIN, who)
+	case p.Kind == control.PromptPINUnblock:
+		return fmt.Sprintf(t.askPUK, who)
+	case p.Kind != control.PromptPIN:
+		return t.askUnknown
+	case p.ToBeChanged:
+		return t.activate + " " + fmt.Sprintf(t.askPIN, who)
 	case p.Host == "":
 		return fmt.Sprintf(t.askPIN, who)
 	}
@@ -112,10 +133,18 @@ func english() Texts {
 	return Texts{
 		Unlock: "Unlock", Lock: "Lock", Show: "Show Kortti", Quit: "Quit", OK: "OK", Cancel: "Cancel",
 		Allow: "Allow", Deny: "Deny", Remember: "Remember this",
-		FinalTry: "I know that this is the last try: a wrong PIN locks the card",
-		PinPad:   "Press OK, then enter the PIN on the card reader.",
-		NoLogin:  "No certificate on this card can log in.",
-		unlock:   "PIN", consent: "May it use your card?", choose: "Which certificate?",
+		FinalTry:  "I know that this is the last try: a wrong PIN locks the card",
+		PinPad:    "Press OK, then enter the PIN on the card reader.",
+		NoLogin:   "No certificate on this card can log in.",
+		ChangePIN: "Change the PIN", UnblockPIN: "Unblock the PIN",
+		OldPIN: "Old PIN", PUK: "PUK", NewPIN: "New PIN", NewPINAgain: "New PIN again",
+		FinalPUK:   "I know that this may be the last try: a wrong PUK makes the card useless",
+		PinPadNew:  "Press OK, then enter the codes on the card reader: the old PIN or the PUK, and the new PIN twice.",
+		askNewPIN:  "Choose a new PIN for logging in (PIN1) with the card of %s. The PIN for signatures stays as it is.",
+		askPUK:     "Enter the PUK of the card of %s and choose a new PIN for logging in (PIN1).",
+		askUnknown: "The agent asks something that this app does not know. Update Kortti.",
+		activate:   "The card has not been activated: change its PIN first. The old PIN is the activation PIN of its letter.",
+		unlock:     "PIN", consent: "May it use your card?", choose: "Which certificate?",
 		askPIN:         "Enter the PIN of the card of %s.",
 		askPINFor:      "%s wants to log in to %s. Enter the PIN of the card of %s.",
 		askConsent:     "%s wants to use the card of %s to log in to %s.",
@@ -133,6 +162,9 @@ func english() Texts {
 			control.CodePINRepeated:  "That PIN was wrong before. The card was not asked again.",
 			control.CodePINCancelled: "Cancelled.",
 			control.CodePINLocked:    "The PIN is locked. Unblock it with the PUK code.",
+			control.CodePINNew:       "The new PIN cannot be used. Choose another.",
+			control.CodePUKWrong:     "Wrong PUK.",
+			control.CodePUKLocked:    "The PUK is locked. Order a new card.",
 			control.CodeNoCard:       "There is no card in the reader.",
 			control.CodeCardRemoved:  "The card was pulled out.",
 		},
@@ -143,10 +175,18 @@ func finnish() Texts {
 	return Texts{
 		Unlock: "Avaa", Lock: "Lukitse", Show: "Näytä Kortti", Quit: "Lopeta", OK: "OK", Cancel: "Peruuta",
 		Allow: "Salli", Deny: "Estä", Remember: "Muista tämä",
-		FinalTry: "Tiedän, että tämä on viimeinen yritys: väärä tunnusluku lukitsee kortin",
-		PinPad:   "Paina OK ja anna tunnusluku kortinlukijalla.",
-		NoLogin:  "Tämän kortin varmenteilla ei voi kirjautua.",
-		unlock:   "Tunnusluku", consent: "Saako korttia käyttää?", choose: "Mikä varmenne?",
+		FinalTry:  "Tiedän, että tämä on viimeinen yritys: väärä tunnusluku lukitsee kortin",
+		PinPad:    "Paina OK ja anna tunnusluku kortinlukijalla.",
+		NoLogin:   "Tämän kortin varmenteilla ei voi kirjautua.",
+		ChangePIN: "Vaihda tunnusluku", UnblockPIN: "Avaa lukittu tunnusluku",
+		OldPIN: "Vanha tunnusluku", PUK: "PUK-tunnusluku", NewPIN: "Uusi tunnusluku", NewPINAgain: "Uusi tunnusluku uudelleen",
+		FinalPUK:   "Tiedän, että tämä voi olla viimeinen yritys: väärä PUK-tunnusluku tekee kortista käyttökelvottoman",
+		PinPadNew:  "Paina OK ja anna tunnusluvut kortinlukijalla: vanha tunnusluku tai PUK-tunnusluku ja kahdesti uusi tunnusluku.",
+		askNewPIN:  "Valitse kirjautumiseen uusi tunnusluku (perustunnusluku, PIN1). Kortti: %s. Allekirjoitustunnusluku ei muutu.",
+		askPUK:     "Anna kortin PUK-tunnusluku ja valitse kirjautumiseen uusi tunnusluku (perustunnusluku, PIN1). Kortti: %s.",
+		askUnknown: "Agentti kysyy jotakin, mitä tämä sovellus ei tunne. Päivitä Kortti.",
+		activate:   "Korttia ei ole aktivoitu: vaihda ensin sen tunnusluku. Vanha tunnusluku on kirjeessä tullut aktivointitunnusluku.",
+		unlock:     "Tunnusluku", consent: "Saako korttia käyttää?", choose: "Mikä varmenne?",
 		askPIN:         "Anna kortin tunnusluku. Kortti: %s.",
 		askPINFor:      "%s haluaa kirjautua palveluun %s. Anna kortin tunnusluku. Kortti: %s.",
 		askConsent:     "%s haluaa käyttää korttia (%s) palveluun %s kirjautumiseen.",
@@ -154,7 +194,7 @@ func finnish() Texts {
 		unknownProgram: "Tuntematon ohjelma", validUntil: "voimassa",
 		locked: "Lukittu.", unlocked: "Avattu: ohjelmat voivat kirjautua kortilla.",
 		notConfirmed: "Kortti ei vahvistanut lukitusta. Ota kortti pois lukijasta.",
-		pinLocked:    "Tunnusluku on lukittu. Avaa se PUK-koodilla.",
+		pinLocked:    "Tunnusluku on lukittu. Avaa se PUK-tunnusluvulla.",
 		countLow:     "Tunnusluku on annettu väärin; yrityksiä on vähän jäljellä.",
 		situations: [...]string{noAgent: "Agentti ei ole käynnissä.", attention: "Kortti vaatii huomiota.",
 			noReader: "Kortinlukijaa ei löydy.", noCard: "Lukijassa ei ole korttia.", ready: "Kortti on valmis.", unlocked: "Kortti on avattu."},
@@ -163,7 +203,10 @@ func finnish() Texts {
 			control.CodePINWrong:     "Väärä tunnusluku.",
 			control.CodePINRepeated:  "Sama tunnusluku oli jo väärä. Korttia ei käytetty uudelleen.",
 			control.CodePINCancelled: "Peruutettu.",
-			control.CodePINLocked:    "Tunnusluku on lukittu. Avaa se PUK-koodilla.",
+			control.CodePINLocked:    "Tunnusluku on lukittu. Avaa se PUK-tunnusluvulla.",
+			control.CodePINNew:       "Uutta tunnuslukua ei voi käyttää. Valitse toinen.",
+			control.CodePUKWrong:     "Väärä PUK-tunnusluku.",
+			control.CodePUKLocked:    "PUK-tunnusluku on lukittu. Tilaa uusi kortti.",
 			control.CodeNoCard:       "Lukijassa ei ole korttia.",
 			control.CodeCardRemoved:  "Kortti otettiin pois lukijasta.",
 		},
@@ -174,10 +217,18 @@ func swedish() Texts {
 	return Texts{
 		Unlock: "Lås upp", Lock: "Lås", Show: "Visa Kortti", Quit: "Avsluta", OK: "OK", Cancel: "Avbryt",
 		Allow: "Tillåt", Deny: "Neka", Remember: "Kom ihåg detta",
-		FinalTry: "Jag vet att detta är sista försöket: fel PIN-kod låser kortet",
-		PinPad:   "Tryck på OK och ange PIN-koden på kortläsaren.",
-		NoLogin:  "Inget certifikat på kortet kan användas för inloggning.",
-		unlock:   "PIN-kod", consent: "Får kortet användas?", choose: "Vilket certifikat?",
+		FinalTry:  "Jag vet att detta är sista försöket: fel PIN-kod låser kortet",
+		PinPad:    "Tryck på OK och ange PIN-koden på kortläsaren.",
+		NoLogin:   "Inget certifikat på kortet kan användas för inloggning.",
+		ChangePIN: "Byt PIN-kod", UnblockPIN: "Lås upp PIN-koden",
+		OldPIN: "Gammal PIN-kod", PUK: "PUK-kod", NewPIN: "Ny PIN-kod", NewPINAgain: "Ny PIN-kod igen",
+		FinalPUK:   "Jag vet att detta kan vara sista försöket: fel PUK-kod gör kortet oanvändbart",
+		PinPadNew:  "Tryck på OK och ange koderna på kortläsaren: den gamla PIN-koden eller PUK-koden, och den nya PIN-koden två gånger.",
+		askNewPIN:  "Välj en ny PIN-kod för inloggning (PIN1). Kort: %s. PIN-koden för underskrift ändras inte.",
+		askPUK:     "Ange kortets PUK-kod och välj en ny PIN-kod för inloggning (PIN1). Kort: %s.",
+		askUnknown: "Agenten frågar något som den här appen inte känner till. Uppdatera Kortti.",
+		activate:   "Kortet har inte aktiverats: byt först dess PIN-kod. Den gamla PIN-koden är aktiveringskoden i brevet.",
+		unlock:     "PIN-kod", consent: "Får kortet användas?", choose: "Vilket certifikat?",
 		askPIN:         "Ange kortets PIN-kod. Kort: %s.",
 		askPINFor:      "%s vill logga in på %s. Ange kortets PIN-kod. Kort: %s.",
 		askConsent:     "%s vill använda kortet (%s) för att logga in på %s.",
@@ -195,6 +246,9 @@ func swedish() Texts {
 			control.CodePINRepeated:  "Samma PIN-kod var fel förut. Kortet användes inte igen.",
 			control.CodePINCancelled: "Avbrutet.",
 			control.CodePINLocked:    "PIN-koden är låst. Lås upp den med PUK-koden.",
+			control.CodePINNew:       "Den nya PIN-koden kan inte användas. Välj en annan.",
+			control.CodePUKWrong:     "Fel PUK-kod.",
+			control.CodePUKLocked:    "PUK-koden är låst. Beställ ett nytt kort.",
 			control.CodeNoCard:       "Det finns inget kort i läsaren.",
 			control.CodeCardRemoved:  "Kortet togs ut.",
 		},
