@@ -278,13 +278,13 @@ func TestPromptEndsWithItsCard(t *testing.T) {
 	p, err := r.client.Unlock(within(t), control.CardSelection{})
 	check(t, err)
 	cards.change("A", card.WasLocked, func(*card.Card) {}) // a new epoch
-	if ev := next(t, stream, control.EventPromptClosed); ev.Prompt.ID != p.ID || ev.Reason != card.ErrLocked.Error() {
+	if ev := next(t, stream, control.EventPromptClosed); ev.Prompt.ID != p.ID || ev.Reason != card.ErrLocked.Error() || ev.Code != control.CodeLocked {
 		t.Errorf("%+v", ev)
 	}
 	p, err = r.client.Unlock(within(t), control.CardSelection{})
 	check(t, err)
 	cards.pull("A")
-	if ev := next(t, stream, control.EventPromptClosed); ev.Prompt.ID != p.ID || ev.Reason != card.ErrRemoved.Error() {
+	if ev := next(t, stream, control.EventPromptClosed); ev.Prompt.ID != p.ID || ev.Reason != card.ErrRemoved.Error() || ev.Code != control.CodeCardRemoved {
 		t.Errorf("%+v", ev)
 	}
 	waitFor(t, "the audit file", func() bool { return fmt.Sprint(r.decisions(t)) == "[lock removed]" })

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -79,19 +80,65 @@ func join(ctx context.Context, address string, names []string) (*line, error) {
 	return l, greet(conn)
 }
 
-// joinWithFiles connects to a bus for one call that answers with a file
-// descriptor.
-func joinWithFiles(ctx context.Context, address string) (*dbus.Conn, error) {
+// askForFile makes one call that answers with a file, on a connection of its own.
+func askForFile(ctx context.Context, address, to string, path dbus.ObjectPath, method string, args ...any) (*os.File, error) {
 	raw, err := dial(ctx, address)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := dbus.DialUnix(raw, dbus.WithContext(ctx))
+	var answer fileAnswer
+	conn, err := dbus.DialUnix(raw, dbus.WithContext(ctx), dbus.WithIncomingInterceptor(answer.keep))
 	if err != nil {
 		raw.Close()
 		return nil, err
 	}
-	return conn, greet(conn)
+	defer conn.Close()
+	if err := greet(conn); err != nil {
+		return nil, err
+	}
+	limit, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	return answer.end(conn.Object(to, path).CallWithContext(limit, method, dbus.FlagNoAutoStart, args...).Err)
+}
+
+// fileAnswer waits for the file of one answer and closes every other that comes,
+// also the one of an answer that nobody waits for any more.
+type fileAnswer struct {
+	mu    sync.Mutex // guards all below
+	file  *os.File
+	ended bool
+}
+
+func (a *fileAnswer) keep(msg *dbus.Message) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, v := range msg.Body {
+		fd, ok := v.(dbus.UnixFD)
+		if !ok {
+			continue
+		}
+		file := os.NewFile(uintptr(fd), "file from the bus")
+		if a.file == nil && !a.ended && msg.Type == dbus.TypeMethodReply {
+			a.file = file
+		} else {
+			file.Close()
+		}
+	}
+}
+
+// end gives the file, unless the call failed.
+func (a *fileAnswer) end(err error) (*os.File, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ended = true
+	if err == nil && a.file == nil {
+		err = errors.New("no file came with the answer")
+	}
+	if err != nil {
+		a.file.Close() // nil is harmless
+		return nil, err
+	}
+	return a.file, nil
 }
 
 // greet authenticates and says hello, or closes the connection.

@@ -111,24 +111,13 @@ func (g *logind) inhibit(ctx context.Context, l *line) error {
 	if g.inhibitor != nil || owner == "" {
 		return nil
 	}
-	var fd dbus.UnixFD
-	// On a connection of its own, as the other takes no file descriptors. The
-	// lock lasts as long as its descriptor is open, and not the connection.
-	conn, err := joinWithFiles(ctx, g.address)
-	if err == nil {
-		limit, cancel := context.WithTimeout(ctx, callTime)
-		defer cancel()
-		err = conn.Object(owner, login1Path).CallWithContext(limit, login1Manager+".Inhibit", dbus.FlagNoAutoStart,
-			"sleep", "Kortti", "Smart cards are locked first", "delay").Store(&fd)
-		conn.Close()
-	}
+	// The lock lasts as long as its file is open, and not the connection.
+	file, err := askForFile(ctx, g.address, owner, login1Path, login1Manager+".Inhibit", "sleep", "Kortti", "Smart cards are locked first", "delay")
 	if fatal(l, err) {
 		return fmt.Errorf("ask logind to wait with sleep: %w", err)
 	}
 	g.update(func(s *state) { s.delay = err })
-	if err == nil {
-		g.inhibitor = os.NewFile(uintptr(fd), "sleep inhibitor")
-	}
+	g.inhibitor = file
 	return nil
 }
 
