@@ -34,9 +34,11 @@ func (g *GUI) openPrompt(p control.Prompt) {
 	}
 	w := &promptWindow{gui: g, prompt: p, window: g.app.NewWindow(g.texts.Title(p))}
 	g.prompts[p.ID] = w
-	w.window.SetContent(w.content())
+	content := w.content()
+	w.window.SetContent(content)
 	w.window.SetCloseIntercept(w.cancel)
-	w.window.Resize(fyne.NewSize(420, 160))
+	w.window.Resize(fyne.NewSize(420, 160)) // so wide that the text knows its lines
+	w.window.Resize(content.MinSize().Max(fyne.NewSize(420, 160)))
 	w.window.CenterOnScreen()
 	if d, ok := w.window.(desktop.Window); ok {
 		d.RequestAlwaysOnTop()
