@@ -25,6 +25,8 @@ import (
 
 func TestMain(m *testing.M) {
 	RunIfChild()
+	// Children with the race detector would take a second to end.
+	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	os.Exit(m.Run())
 }
 

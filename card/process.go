@@ -35,6 +35,7 @@ var environment = []string{
 	"HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR",
 	"XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR",
 	"OPENSC_CONF", "SOFTHSM2_CONF", "PCSCLITE_CSOCK_NAME",
+	"GORACE", // for test binaries with the race detector; nothing else reads it
 }
 
 // process is a child and the connection to it.
