@@ -78,7 +78,10 @@ func (a *Agent) getCards(r *http.Request) (any, error) {
 
 func (a *Agent) getDoctor(r *http.Request) (any, error) {
 	a.settle(r.Context())
-	return control.Doctor{Findings: doctor.Examine(doctor.Gather(a.cards.Snapshot(), a.Proxy(), true))}, nil
+	facts := doctor.Gather(a.cards.Snapshot(), a.Proxy(), true)
+	watched := a.screen.State()
+	facts.Screen, facts.Sleep = control.Watch(watched.Screen), control.Watch(watched.Sleep)
+	return control.Doctor{Findings: doctor.Examine(facts)}, nil
 }
 
 func (a *Agent) getSettings(*http.Request) (any, error) {

@@ -33,6 +33,9 @@ type Facts struct {
 	Listen  netip.AddrPort // where the proxy listens, or would
 	Servers []Server       // who listens on the ports that are of interest
 	Env     map[string]string
+
+	// Screen and Sleep are what the running agent watches; zero when not asked.
+	Screen, Sleep control.Watch
 }
 
 // Server is a program that listens on a TCP port of this machine.
@@ -54,7 +57,7 @@ func (f *Facts) server(port uint16) *Server {
 // checks are run in this order: what others depend on comes first.
 var checks = []func(*Facts) []control.Finding{
 	checkClock, checkModules, checkSpy, checkService, checkReaders, checkUnrecognized, checkSupport,
-	checkLogin, checkPIN, checkPSS, checkOpenSC, checkPorts, checkMiddleware, checkEnvironment,
+	checkLogin, checkPIN, checkPSS, checkOpenSC, checkPorts, checkScreen, checkMiddleware, checkEnvironment,
 }
 
 // Examine runs all checks.

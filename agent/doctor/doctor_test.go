@@ -42,6 +42,7 @@ var fineid41 = atr("3b7f9600008031b865b085051024122460829000")
 func healthy() *Facts {
 	return &Facts{
 		Now: now, Built: now.AddDate(0, -1, 0), Listen: netip.MustParseAddrPort("127.0.0.1:8079"), Agent: true,
+		Screen: control.Watch{Watched: true, Detail: "org.gnome.ScreenSaver"}, Sleep: control.Watch{Watched: true, Detail: "logind"},
 		Snapshot: card.Snapshot{
 			Modules:     []card.ModuleInfo{{Path: atostek, Description: "Atostek ID PKCS11 (Atostek) 4.5"}},
 			PCSCReaders: []card.PCSCReader{{Name: reader, Present: true, ATR: fineid41}},
@@ -225,6 +226,10 @@ var cases = []struct {
 	{"ignored_readers of others", setting("", "ignored_readers", "Omnikey"), "opensc-conf-ignored_readers", control.SeverityNote, ""},
 	{"harmless setting", setting("", "debug", "0"), "opensc-conf", control.SeverityOK, ""},
 	{"harmless value", setting("pkcs11", "lock_login", "false"), "opensc-conf", control.SeverityOK, ""},
+
+	{"screen not watched", func(f *Facts) { f.Screen = control.Watch{Detail: "no session bus"} }, "screen-lock", control.SeverityWarning, "not watched: no session bus."},
+	{"sleep not watched", func(f *Facts) { f.Sleep = control.Watch{Detail: "no system bus"} }, "sleep-lock", control.SeverityNote, "not watched: no system bus."},
+	{"all watched", func(*Facts) {}, "screen-lock", control.SeverityOK, "so does sleep"},
 
 	{"proxy variable without agent", func(f *Facts) {
 		f.Agent, f.Env = false, map[string]string{"https_proxy": "localhost:8079"}
