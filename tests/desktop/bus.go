@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -70,6 +71,7 @@ func (b *Bus) Start() {
 	var said bytes.Buffer
 	cmd := rootfs.Command(ctx, b.t, b.dir, "dbus-daemon", "--nofork", "--config-file="+rootfs.Shared+"/bus.conf")
 	cmd.Stderr = &said
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a test that is killed leaves none behind
 	if err := cmd.Start(); err != nil {
 		b.t.Fatal(err)
 	}
