@@ -33,7 +33,7 @@ func systemSettings(t *testing.T, settings string) {
 
 // onlySigners waits until no lister works any more: the watcher and a signer for
 // each unlocked card are left.
-func onlySigners(t *testing.T, before []int, signers int) {
+func onlySigners(t testing.TB, before []int, signers int) {
 	t.Helper()
 	waitFor(t, "the listers to end", func() bool { return len(without(children(t), before)) == 1+signers })
 }
