@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/kortti-id/kortti/softhsm"
 )
@@ -191,6 +193,11 @@ func TestNonsenseWhileReading(t *testing.T) {
 		check(t, p.bad.Insert())
 		check(t, p.Refresh(within(t)))
 		check(t, sign(t, p.Manager, p.good))
+		for _, r := range p.Snapshot().Readers {
+			if text := r.Name + label(r.Card); strings.ContainsFunc(text, unicode.IsControl) || !utf8.ValidString(text) {
+				t.Errorf("%+v: %q would be shown", f, text)
+			}
+		}
 		if _, c, ok := p.Snapshot().Find(p.bad.auth); ok && c.Login {
 			err := p.Unlock(within(t), p.bad.auth, NewPIN([]byte(rightPIN)), UnlockOptions{})
 			if err != nil && Hint(err) == "" {
@@ -208,6 +215,13 @@ func TestNonsenseWhileReading(t *testing.T) {
 		card, _, _ := p.Snapshot().Find(p.bad.auth)
 		check(t, p.Lock(card.ID, "test"))
 	}
+}
+
+func label(c *Card) string {
+	if c == nil {
+		return ""
+	}
+	return c.Label + c.Manufacturer + c.Model + c.Serial
 }
 
 // No fault costs a PIN try that nobody asked for, and one C_Login at most

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/kortti-id/kortti/card/internal/wire"
 	"github.com/miekg/pkcs11"
@@ -235,8 +237,14 @@ func failed(function string, err error) error {
 	return fmt.Errorf("%s: %w", function, err)
 }
 
-// trim removes padding: spaces by the standard, NULs by some modules.
+// trim removes padding, spaces by the standard, NULs by some modules, and what
+// would steer a terminal that it is shown on.
 func trim(s string) string {
 	s, _, _ = strings.Cut(s, "\x00")
-	return strings.ToValidUTF8(strings.TrimSpace(s), "?")
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+			return '?'
+		}
+		return r
+	}, strings.TrimSpace(s))
 }
