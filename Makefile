@@ -7,7 +7,7 @@ TRAY_TAGS := gles,x11,migrated_fynedo
 FUZZ_SECONDS ?= 90
 TEST := $(GO) test -race -timeout 15m
 
-CARD   := ./card/... ./softhsm/... ./fineid/... ./tlsclient/...
+CARD   := ./card/... ./softhsm/... ./fineid/... ./tlsclient/... ./tests/virtualcard/... ./tests/cards/...
 PROXY  := ./agent/... ./cmd/kortti/... ./tests/demo/...
 SERVER := ./server/... ./cmd/kortti-server/... ./examples/... ./tests/server/...
 GUI    := ./gui/... ./cmd/kortti-tray/... ./tests/tray/...
@@ -57,8 +57,9 @@ lint: check-go ## gofmt, go vet, staticcheck
 fuzz: check-go ## every fuzz target, FUZZ_SECONDS in all
 	@sh tests/setup/fuzz.sh $(FUZZ_SECONDS)
 
-soak: check-go packages-test ## the long runs: ten times the cycles, ten minutes of fuzzing
+soak: check-go packages-test ## the long runs: everything ten times, 1,000 lives of cards in readers, ten minutes of fuzzing
 	$(GO) test -race -timeout 60m -count=10 $(CARD) $(PROXY) $(SERVER)
+	KORTTI_CYCLES=143 $(GO) test -race -timeout 60m -run TestCycles ./tests/cards
 	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=600
 
 clean: ## remove what was built here

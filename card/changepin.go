@@ -47,6 +47,7 @@ func (m *Manager) setPIN(ctx context.Context, cert Fingerprint, c pinChange, opt
 	if err != nil {
 		return &Error{Op: c.op, Err: err}
 	}
+	locks := m.locksOf(e)
 	select {
 	case e.turn <- struct{}{}: // one at a time for each card
 	case <-ctx.Done():
@@ -59,7 +60,7 @@ func (m *Manager) setPIN(ctx context.Context, cert Fingerprint, c pinChange, opt
 	if err := m.lockFirst(e); err != nil {
 		return &Error{Op: c.op, Err: err}
 	}
-	shown, err := m.change(ctx, e, cert, c, opts)
+	shown, err := m.change(ctx, e, locks, cert, c, opts)
 	if err != nil {
 		err = c.failure(err)
 	}
@@ -161,12 +162,12 @@ func (m *Manager) lockFirst(e *entry) error {
 
 // change has a PIN changer do its work. shown says that the card has, or may
 // have, seen the PIN or the PUK. The holder of e.turn calls it.
-func (m *Manager) change(ctx context.Context, e *entry, cert Fingerprint, c pinChange, opts UnlockOptions) (shown bool, err error) {
+func (m *Manager) change(ctx context.Context, e *entry, locks uint64, cert Fingerprint, c pinChange, opts UnlockOptions) (shown bool, err error) {
 	p, err := m.start(wire.Module, true)
 	if err != nil {
 		return false, err
 	}
-	if err := m.setStarting(e, p); err != nil {
+	if err := m.setStarting(e, p, locks); err != nil {
 		p.stop(err)
 		return false, err
 	}

@@ -147,7 +147,7 @@ func TestNoPINForAnotherCardThatIsToBeChanged(t *testing.T) {
 	e, err := m.findForLogin(c.auth)
 	check(t, err)
 	stranger := FingerprintOf([]byte("another card's certificate"))
-	shown, err := m.change(within(t), e, stranger, pinChange{
+	shown, err := m.change(within(t), e, m.locksOf(e), stranger, pinChange{
 		op: "change the PIN", request: "set-pin", role: roleUser, given: NewPIN([]byte(rightPIN)), new: NewPIN([]byte(newPIN)),
 	}, UnlockOptions{})
 	if shown || !errors.Is(failure("change", err), ErrRemoved) {

@@ -246,6 +246,7 @@ type entry struct {
 
 	signer   *signer  // while unlocked; guarded by Manager.mu
 	starting *process // the signer of an Unlock under way; guarded by Manager.mu
+	locks    uint64   // calls of Lock so far, also those that found it locked; guarded by Manager.mu
 	gone     error    // set when the card was removed; guarded by Manager.mu
 
 	resetting bool // a goroutine retries the reset; guarded by Manager.mu

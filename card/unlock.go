@@ -21,19 +21,21 @@ func (m *Manager) Unlock(ctx context.Context, cert Fingerprint, pin *PIN, opts U
 	if err != nil {
 		return &Error{Op: op, Err: err}
 	}
+	locks := m.locksOf(e)
 	select {
 	case e.turn <- struct{}{}: // one at a time for each card
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 	defer func() { <-e.turn }()
-	if done, err := m.mayUnlock(e, cert, pin, opts); done || err != nil {
+	done, err := m.mayUnlock(e, cert, pin, opts)
+	if done || err != nil {
 		if err != nil {
 			return &Error{Op: op, Err: err}
 		}
 		return nil
 	}
-	unsure, err := m.unlock(ctx, e, cert, pin, opts)
+	unsure, err := m.unlock(ctx, e, locks, cert, pin, opts)
 	if err != nil {
 		err = m.hintActivation(e, failure(op, err))
 	}
@@ -90,12 +92,12 @@ func (m *Manager) mayUnlock(e *entry, cert Fingerprint, pin *PIN, opts UnlockOpt
 // unlock starts a signer, logs in, and makes the card an unlocked one unless
 // something locked or removed it meanwhile. The holder of e.turn calls it.
 // unsure says that it failed and that the card may have taken the PIN.
-func (m *Manager) unlock(ctx context.Context, e *entry, cert Fingerprint, pin *PIN, opts UnlockOptions) (unsure bool, err error) {
+func (m *Manager) unlock(ctx context.Context, e *entry, locks uint64, cert Fingerprint, pin *PIN, opts UnlockOptions) (unsure bool, err error) {
 	p, err := m.start(wire.Module, true)
 	if err != nil {
 		return false, err
 	}
-	if err := m.setStarting(e, p); err != nil {
+	if err := m.setStarting(e, p, locks); err != nil {
 		p.stop(err)
 		return false, err
 	}
@@ -116,8 +118,17 @@ func (m *Manager) unlock(ctx context.Context, e *entry, cert Fingerprint, pin *P
 	return unsure, err
 }
 
-// setStarting shows p to those who lock or remove the card.
-func (m *Manager) setStarting(e *entry, p *process) error {
+// locksOf returns how often a card has been asked to be locked.
+func (m *Manager) locksOf(e *entry) uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return e.locks
+}
+
+// setStarting shows p to those who lock or remove the card. They may have done
+// so while there was nothing to show yet: locks is what locksOf said when the
+// person's wish came.
+func (m *Manager) setStarting(e *entry, p *process, locks uint64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
@@ -125,6 +136,9 @@ func (m *Manager) setStarting(e *entry, p *process) error {
 	}
 	if e.gone != nil {
 		return e.gone
+	}
+	if e.locks != locks {
+		return fmt.Errorf("%w in the meantime", ErrLocked)
 	}
 	e.starting = p
 	return nil
@@ -239,6 +253,7 @@ func (m *Manager) Lock(card string, reason string) error {
 			if e == nil || card != "" && e.card.ID != card {
 				continue
 			}
+			e.locks++
 			if e.card.State == LockNotConfirmed {
 				unsure = append(unsure, e)
 			}

@@ -11,12 +11,9 @@ package pcsc
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
-	"time"
 )
 
 // What can be wrong, for errors.Is. The errors returned also say which function
@@ -56,6 +53,7 @@ type Context struct {
 	service service
 	connect func() (service, error) // makes another connection
 
+	listener *listener           // nil when nothing is listened for
 	mu       sync.Mutex          // guards attempts
 	attempts map[string]*attempt // by reader; those that have not reset the card yet
 }
@@ -74,7 +72,10 @@ func establish(connect func() (service, error)) (*Context, error) {
 }
 
 // Close ends the connection. No other call may be under way.
-func (c *Context) Close() error { return c.service.release() }
+func (c *Context) Close() error {
+	c.hush()
+	return c.service.release()
+}
 
 // Readers returns the readers in the service's order, none if there are none.
 func (c *Context) Readers() ([]ReaderState, error) {
@@ -102,84 +103,6 @@ func (c *Context) read() ([]rawState, error) {
 		}
 		return raw, nil
 	}
-}
-
-// relist is the longest time that Wait relies on being told of changes:
-// pcsc-lite before 2.3 forgets a reader that comes between two calls, and 2.5.3
-// has been seen to keep a card's removal to itself. Asking sends the card nothing.
-const relist = time.Second
-
-// cancelAgain is how long Wait waits before it cancels again: a cancellation
-// that comes before the call has begun is lost.
-const cancelAgain = 20 * time.Millisecond
-
-// notification is the name of the reader that changes when readers come or go.
-const notification = `\\?PnP?\Notification`
-
-// Wait returns the readers as soon as they differ from known, at once if they
-// do already. When ctx ends first it returns ctx's error.
-func (c *Context) Wait(ctx context.Context, known []ReaderState) ([]ReaderState, error) {
-	for {
-		raw, err := c.read()
-		if err != nil {
-			return nil, err
-		}
-		now := states(raw)
-		if !slices.EqualFunc(now, known, ReaderState.Equal) {
-			return now, nil
-		}
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		for i := range raw {
-			raw[i].current = raw[i].event
-		}
-		// From pcsc-lite 2.3 on the number of readers known is told here.
-		raw = append(raw, rawState{name: notification, current: uint32(len(raw)) << 16})
-		err = c.cancellable(ctx, func() error { return c.service.change(relist, raw) })
-		switch {
-		case err == nil, errors.Is(err, ErrNoReader), code(err) == codeTimeout, code(err) == codeCancelled:
-		default:
-			return nil, err
-		}
-	}
-}
-
-// cancellable calls f and cancels it when ctx ends.
-func (c *Context) cancellable(ctx context.Context, f func() error) error {
-	done := make(chan struct{})
-	var canceller sync.WaitGroup
-	canceller.Go(func() {
-		select {
-		case <-done:
-			return
-		case <-ctx.Done():
-		}
-		for {
-			c.service.cancel()
-			select {
-			case <-done:
-				return
-			case <-time.After(cancelAgain):
-			}
-		}
-	})
-	err := f()
-	close(done)
-	canceller.Wait()
-	return err
-}
-
-// Watch calls changed with the readers as they are, and again whenever they
-// have changed, until ctx ends, whose error it returns, or the service fails.
-// What changes while changed runs is told when it has returned.
-func (c *Context) Watch(ctx context.Context, changed func([]ReaderState)) error {
-	now, err := c.Readers()
-	for err == nil {
-		changed(now)
-		now, err = c.Wait(ctx, now)
-	}
-	return err
 }
 
 // Card is a connection to a card, shared with other programs.

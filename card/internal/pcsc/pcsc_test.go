@@ -40,6 +40,16 @@ func soon(t *testing.T) context.Context {
 	return ctx
 }
 
+// watch calls changed with the readers as they are and whenever they change.
+func watch(ctx context.Context, c *Context, changed func([]ReaderState)) error {
+	now, err := c.Readers()
+	for err == nil {
+		changed(now)
+		now, err = c.Wait(ctx, now)
+	}
+	return err
+}
+
 func TestMissingLibraryIsNamed(t *testing.T) {
 	_, err := establish(func() (service, error) { return connectBy("libpcsclite-is-not-here.so.1") })
 	if !errors.Is(err, ErrUnavailable) || !bytes.Contains([]byte(err.Error()), []byte("libpcsclite-is-not-here")) {
@@ -69,7 +79,7 @@ func TestReadersAndCards(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	watcher := openContext(t)
-	go func() { ended <- watcher.Watch(ctx, func(s []ReaderState) { changes <- s }) }()
+	go func() { ended <- watch(ctx, watcher, func(s []ReaderState) { changes <- s }) }()
 	expect := func(what string, wanted func(ReaderState) bool) {
 		t.Helper()
 		for {
@@ -184,7 +194,7 @@ func TestResetWhileWaiting(t *testing.T) {
 	card := insert(t, c)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
-	go func() { ended <- c.Watch(ctx, func([]ReaderState) {}) }()
+	go func() { ended <- watch(ctx, c, func([]ReaderState) {}) }()
 	before, _ := card.state()
 	for range 3 {
 		check(t, c.Reset(t.Context(), readerName))

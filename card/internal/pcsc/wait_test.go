@@ -60,6 +60,8 @@ func (s *scripted) change(timeout time.Duration, readers []rawState) error {
 	return nil
 }
 
+func (s *scripted) release() error { return nil }
+
 func (s *scripted) cancel() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,6 +122,38 @@ func TestALostCancellationIsRepeated(t *testing.T) {
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("ended with %v", err)
+	}
+	listener := c.listener
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-listener.done:
+	default:
+		t.Error("the call that listened was left alone")
+	}
+}
+
+// A connection that has lost its step with the service answers nothing any more,
+// or nonsense. What changed is found all the same.
+func TestWaitFindsWhatItIsNotToldOf(t *testing.T) {
+	s := newScripted()
+	c := s.context(t)
+	told := make(chan []ReaderState)
+	go func() {
+		now, err := c.Wait(t.Context(), nil)
+		if err != nil {
+			t.Error(err)
+		}
+		told <- now
+	}()
+	<-s.began
+	s.plug("one") // and nobody says so
+	if now := <-told; len(now) != 1 {
+		t.Errorf("found %+v", now)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
