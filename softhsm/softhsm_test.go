@@ -71,8 +71,8 @@ func TestCountsAreExact(t *testing.T) {
 			t.Errorf("a new card counts %d of %s", n, name)
 		}
 	}
-	if len(counts) != 68+6 {
-		t.Errorf("%d counters, want one for each of 68 functions and 6 results", len(counts))
+	if len(counts) != 68+9 {
+		t.Errorf("%d counters, want one for each of 68 functions and 9 results", len(counts))
 	}
 	user := use(t, card)
 	check(t, user.module.Login(user.session, pkcs11.CKU_USER, "1234"))

@@ -122,7 +122,10 @@ func (c *Card) SetSignDelay(d time.Duration) error {
 //   - "logins_pad": logins for which the reader's PIN pad asked for the PIN;
 //   - "logins_ok", "logins_refused" (wrong PIN; each uses up a try),
 //     "logins_locked" (asked although no try was left) and "logins_other":
-//     how calls of C_Login for the user ended.
+//     how calls of C_Login for the user ended;
+//   - "pins_shown": PINs that the card compared with its own, to log in or to
+//     change it, and of these "final_tries", when one try was left;
+//   - "puks_shown": logins of the security officer, whose PIN is the PUK.
 type Counts map[string]uint64
 
 // Counts returns what the card has counted so far.

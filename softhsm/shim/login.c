@@ -11,8 +11,12 @@ static int take_try(void)
 	uint64_t left = __atomic_load_n(&state->tries_left, __ATOMIC_SEQ_CST);
 	while (left > 0)
 		if (__atomic_compare_exchange_n(&state->tries_left, &left, left - 1, 0,
-						__ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+						__ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+			count(I_pins_shown);
+			if (left == 1)
+				count(I_final_tries);
 			return 1;
+		}
 	return 0;
 }
 
@@ -66,8 +70,10 @@ static word C_Login(word session, word user, word pin, word len)
 		count(I_logins_other);
 		return rv;
 	}
-	if (user == CKU_SO)
+	if (user == CKU_SO) {
+		count(I_puks_shown);
 		return leave_session(real->C_Login(session, user, pin, len));
+	}
 	char typed[sizeof state->pad_pin];
 	if (has(PIN_PAD)) {
 		rv = pin ? CKR_ARGUMENTS_BAD : ask_pad(typed);

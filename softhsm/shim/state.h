@@ -5,7 +5,8 @@
  */
 
 /* What is counted besides the calls themselves. */
-#define RESULTS(R) R(signatures) R(logins_ok) R(logins_refused) R(logins_locked) R(logins_other) R(logins_pad)
+#define RESULTS(R) R(signatures) R(logins_ok) R(logins_refused) R(logins_locked) R(logins_other) R(logins_pad) \
+	R(pins_shown) R(final_tries) R(puks_shown)
 
 #define INDEX(name, n) I_##name,
 #define RESULT_INDEX(name) I_##name,
@@ -58,6 +59,7 @@ struct state {
 	char pad_pin[16];       /* the PIN that the person there knows */
 	struct counter counters[100];
 	struct fault faults[16];
+	uint64_t writing; /* SoftHSM writes to the token: the lock's next holder looks whether it could end */
 };
 #define STATE_SIZE 8192
 #define STATE_MAGIC 0x322d495454524f4bULL
