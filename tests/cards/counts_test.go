@@ -19,12 +19,12 @@ type cost struct {
 
 // costs are what a card's life costs with the card manager.
 type costs struct {
-	insertion, known cost // until the card is shown and nobody talks to it any more; of a new card and of one that comes back
-	removal          cost
-	unlock, again    cost // for the first time and after a lock
-	first            cost // a signature
-	tls12, tls13     cost // logins
-	lock             cost
+	insertion     cost // of a new card, until it is shown and nobody talks to it any more
+	known         cost // its removal and insertion again
+	unlock, again cost // for the first time and after a lock
+	first         cost // a signature
+	tls12, tls13  cost // logins
+	lock          cost
 }
 
 // toolCosts are what the like costs with pkcs11-tool, each in a process of its
@@ -50,13 +50,11 @@ func (c *testCard) count(m *card.Manager, f func()) cost {
 	return cost{after.APDUs - before.APDUs, after.Verifies - before.Verifies, after.Signatures - before.Signatures, processes}
 }
 
-// startCounting starts a manager after countTool, when nothing is left of the
-// tool's card and nobody looks at it any more.
+// startCounting starts a manager and waits until it has looked around.
 func startCounting(t testing.TB) (m *card.Manager, before []int) {
 	t.Helper()
 	before = children(t)
 	m = start(t, card.Config{})
-	reported(t, m, false)
 	onlySigners(t, before, 0)
 	return m, before
 }
@@ -71,6 +69,10 @@ func countLife(t testing.TB, m *card.Manager, before []int, p virtualcard.Profil
 		c.ready(t, m)
 		onlySigners(t, before, 0)
 	}
+	pull := func() {
+		c.pull()
+		c.gone(t, m)
+	}
 	login := func(version uint16) func() {
 		return func() {
 			got, err := c.login(t, m, version)
@@ -82,12 +84,10 @@ func countLife(t testing.TB, m *card.Manager, before []int, p virtualcard.Profil
 	}
 	lock := func() { check(t, m.Lock("", "test")) }
 	all.insertion = c.count(m, insert)
-	all.removal = c.count(m, func() {
-		c.pull()
-		c.gone(t, m)
-		onlySigners(t, before, 0)
+	all.known = c.count(m, func() {
+		pull()
+		insert()
 	})
-	all.known = c.count(m, insert)
 	all.unlock = c.count(m, func() { c.mustUnlock(t, m) })
 	all.first = c.count(m, func() { check(t, c.sign(m)) })
 	all.tls12 = c.count(m, login(tls.VersionTLS12))
@@ -95,8 +95,7 @@ func countLife(t testing.TB, m *card.Manager, before []int, p virtualcard.Profil
 	all.lock = c.count(m, lock)
 	all.again = c.count(m, func() { c.mustUnlock(t, m) })
 	lock()
-	c.pull()
-	c.gone(t, m)
+	pull()
 	onlySigners(t, before, 0)
 	return all
 }
@@ -107,7 +106,6 @@ func countTool(t testing.TB, p virtualcard.Profile) (all toolCosts) {
 	t.Helper()
 	c := newCard(t, virtualcard.Spec{Profile: p})
 	c.insert(t, pcscd.Address0)
-	defer c.pull()
 	input := filepath.Join(t.TempDir(), "digest")
 	check(t, os.WriteFile(input, make([]byte, 32), 0o600))
 	sign := []string{"--sign", "--input-file", input, "--output-file", os.DevNull, "--mechanism"}
@@ -119,12 +117,14 @@ func countTool(t testing.TB, p virtualcard.Profile) (all toolCosts) {
 	run := func(args ...string) cost {
 		return c.count(nil, func() { pkcs11Tool(t, args...) })
 	}
-	waitFor(t, "pkcs11-tool to see the card", func() bool { return c.Counts().PowerOns > 0 })
+	waitForReader(t, "Yes")
 	list := []string{"--list-token-slots", "--list-objects", "--type", "cert"}
 	login := []string{"--slot", "0", "--login", "--pin", rightPIN, "--list-objects", "--type", "cert"}
 	all.list, all.known, all.login = run(list...), run(list...), run(login...)
 	signed := run(append(login, sign...)...)
 	all.signature = cost{apdus: signed.apdus - all.login.apdus, pins: signed.pins - all.login.pins, signatures: signed.signatures}
+	c.pull()
+	waitForReader(t, "No")
 	if all.list.apdus == 0 || all.login.pins != 1 || all.signature.signatures != 1 {
 		t.Fatalf("pkcs11-tool did not do what is counted: %+v", all)
 	}
@@ -151,7 +151,7 @@ func TestCounts(t *testing.T) {
 			cost
 			pins, signatures, processes uint64
 		}{
-			"insertion": {ours.insertion, 0, 0, 1}, "known insertion": {ours.known, 0, 0, 1}, "removal": {ours.removal, 0, 0, 1},
+			"insertion": {ours.insertion, 0, 0, 1}, "return": {ours.known, 0, 0, 2}, // removal and insertion
 			"unlock": {ours.unlock, 1, 0, 1}, "signature": {ours.first, 0, 1, 0},
 			"TLS 1.2": {ours.tls12, 0, 1, 0}, "TLS 1.3": {ours.tls13, 0, 1, 0}, "lock": {ours.lock, 0, 0, 1},
 		} {
@@ -166,8 +166,7 @@ func TestCounts(t *testing.T) {
 		want("commands for an unlock", ours.unlock.apdus, tool.login.apdus)
 		want("commands for another unlock", ours.again.apdus, ours.unlock.apdus)
 		want("commands for an insertion", ours.insertion.apdus, tool.list.apdus*3/2)
-		want("commands for a known card's insertion", ours.known.apdus, min(tool.known.apdus*3/2, ours.insertion.apdus))
-		want("commands for a removal", ours.removal.apdus, 0)
+		want("commands for a known card's return", ours.known.apdus, min(tool.known.apdus*3/2, ours.insertion.apdus))
 		want("commands for a lock", ours.lock.apdus, tool.signature.apdus)
 	})
 }
@@ -187,14 +186,14 @@ func BenchmarkCounts(b *testing.B) {
 			}
 			b.ReportMetric(0, "ns/op") // the time is the virtual reader's
 			for what, pair := range map[string][2]cost{
-				"insertion": {ours.insertion, tool.list}, "known-insertion": {ours.known, tool.known},
+				"insertion": {ours.insertion, tool.list}, "return": {ours.known, tool.known},
 				"unlock": {ours.unlock, tool.login}, "signature": {ours.tls13, tool.signature},
 				"whole": {ours.insertion.plus(ours.unlock).plus(ours.tls13), tool.list.plus(tool.login).plus(tool.signature)},
 			} {
 				b.ReportMetric(float64(pair[0].apdus), "APDUs/"+what)
 				b.ReportMetric(float64(pair[0].apdus)/float64(pair[1].apdus), "ratio/"+what)
 			}
-			for what, c := range map[string]cost{"insertion": ours.insertion, "removal": ours.removal, "unlock": ours.unlock, "lock": ours.lock} {
+			for what, c := range map[string]cost{"insertion": ours.insertion, "return": ours.known, "unlock": ours.unlock, "lock": ours.lock} {
 				b.ReportMetric(float64(c.processes), "processes/"+what)
 			}
 			b.ReportMetric(float64(ours.lock.apdus), "APDUs/lock")

@@ -55,6 +55,19 @@ func pkcs11Tool(t testing.TB, args ...string) string {
 	return stdout
 }
 
+// waitForReader waits until PC/SC says that a card is in the first reader, or that
+// none is. Nobody reads the card, or keeps looking at it, for that.
+func waitForReader(t testing.TB, present string) {
+	t.Helper()
+	waitFor(t, "PC/SC to say of a card: "+present, func() bool {
+		out, err := exec.CommandContext(within(t), "opensc-tool", "--list-readers").Output()
+		line := readerLine.FindSubmatch(out)
+		return err == nil && line != nil && string(line[1]) == present
+	})
+}
+
+var readerLine = regexp.MustCompile(`(?m)^0\s+(Yes|No)\s`)
+
 // toolToken is a slot with a token, as pkcs11-tool shows it.
 type toolToken struct {
 	slot, label, serial string
@@ -197,7 +210,7 @@ func TestCertificatesAsPKCS11Tool(t *testing.T) {
 		pcscd.Start(t)
 		c := newCard(t, virtualcard.Spec{Profile: p, CAs: [][]byte{cas.CitizenEC.Certificate.Raw, cas.Root.Certificate.Raw}})
 		c.insert(t, pcscd.Address0)
-		waitForCard(t)
+		waitForReader(t, "Yes")
 		want, _ := toolCertificates(t)
 		if len(want) != 2 {
 			t.Fatalf("pkcs11-tool shows %v", want)
@@ -246,7 +259,7 @@ func TestLoginKeyAsPKCS11Tool(t *testing.T) {
 		pcscd.Start(t)
 		c := newCard(t, virtualcard.Spec{Profile: p})
 		c.insert(t, pcscd.Address0)
-		waitForCard(t)
+		waitForReader(t, "Yes")
 		shown, cert := forLogin(t)
 		if card.FingerprintOf(cert.Raw) != c.auth {
 			t.Errorf("kortti offers %s for login", shown.Subject)
@@ -299,7 +312,7 @@ func TestPINFlagsAsPKCS11Tool(t *testing.T) {
 		pcscd.Start(t)
 		c := newCard(t, virtualcard.Spec{Profile: p})
 		c.insert(t, pcscd.Address0)
-		waitForCard(t)
+		waitForReader(t, "Yes")
 		tries := c.TriesLeft(virtualcard.PIN1)
 		for wrong := 0; ; wrong++ {
 			token, pin := samePIN(t)
@@ -444,7 +457,7 @@ func TestCurl(t *testing.T) {
 		pcscd.Start(t)
 		c := newCard(t, virtualcard.Spec{Profile: p})
 		c.insert(t, pcscd.Address0)
-		waitForCard(t)
+		waitForReader(t, "Yes")
 		shown, cert := forLogin(t)
 		certificates, ids := toolCertificates(t)
 		s := newSite(t, c.issuer)
