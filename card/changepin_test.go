@@ -157,3 +157,22 @@ func TestNoPINForAnotherCardThatIsToBeChanged(t *testing.T) {
 		t.Errorf("C_SetPIN was called %d times", n)
 	}
 }
+
+func TestChangePINOnThePad(t *testing.T) {
+	c := newTestCard(t, softhsm.Spec{})
+	check(t, c.SetQuirks(softhsm.PINPad))
+	m := start(t, Config{Modules: []string{c.Module()}})
+	check(t, c.SetPad(softhsm.PadWrong, 0))
+	wantError(t, m.ChangePIN(within(t), c.auth, nil, nil, UnlockOptions{}), ErrWrongPIN)
+	check(t, c.SetPad(softhsm.PadCancelled, 0))
+	wantError(t, m.ChangePIN(within(t), c.auth, nil, nil, UnlockOptions{}), ErrPINCancelled)
+	check(t, c.SetPad(softhsm.PadRight, 0))
+	wantError(t, m.ChangePIN(within(t), c.auth, nil, NewPIN([]byte(newPIN)), UnlockOptions{}), ErrPINLength)
+	if n := c.count(t, "C_SetPIN"); n != 2 {
+		t.Errorf("C_SetPIN was called %d times", n)
+	}
+	check(t, m.ChangePIN(within(t), c.auth, nil, nil, UnlockOptions{}))
+	check(t, c.SetQuirks(0))
+	check(t, m.Refresh(within(t)))
+	check(t, unlock(t, m, c, "4321", UnlockOptions{})) // 1234 backwards
+}

@@ -134,15 +134,15 @@ type PadAnswer uint64
 
 // The answers at the PIN pad; shim/state.h has the same list.
 const (
-	PadRight     PadAnswer = iota // types the PIN that the card was made with
+	PadRight     PadAnswer = iota // types the PIN of the card
 	PadWrong                      // types another
 	PadCancelled                  // presses the cancel key
 )
 
 // SetPad says what the person at the PIN pad will do from now on, and how long
 // they take, in whole milliseconds. It matters to a card with [PINPad], whose
-// C_Login takes no PIN but NULL; "logins_pad" of [Counts] says how often the
-// pad asked.
+// C_Login and C_SetPIN take no PIN but NULL; "logins_pad" of [Counts] says how
+// often the pad asked. As their new PIN the person types the old one backwards.
 func (c *Card) SetPad(answer PadAnswer, takes time.Duration) error {
 	return c.withState(func(s *state) {
 		s.padDelayMS.Store(uint64(max(takes, 0).Milliseconds()))

@@ -106,11 +106,25 @@ static word C_SetPIN(word session, word old, word old_len, word new, word new_le
 		return leave(rv);
 	if (info.state == CKS_RW_SO_FUNCTIONS)
 		return leave_session(real->C_SetPIN(session, old, old_len, new, new_len));
-	if (new_len < PIN_MIN || new_len > PIN_MAX)
-		return leave(CKR_PIN_LEN_RANGE);
+	char typed[sizeof state->pad_pin], backwards[sizeof typed] = "";
+	if (has(PIN_PAD)) { /* the old PIN is typed, then the same backwards as the new one */
+		rv = old || new ? CKR_ARGUMENTS_BAD : ask_pad(typed);
+		old_len = new_len = strnlen(state->pad_pin, sizeof typed - 1);
+		for (size_t n = 0; n < new_len; n++)
+			backwards[n] = state->pad_pin[new_len - 1 - n];
+		old = (word)typed;
+		new = (word)backwards;
+	} else if (new_len < PIN_MIN || new_len > PIN_MAX) {
+		rv = CKR_PIN_LEN_RANGE;
+	}
+	if (rv != CKR_OK)
+		return leave_session(rv);
 	if (!take_try())
 		return leave(CKR_PIN_LOCKED);
-	return leave_session(settle_try(real->C_SetPIN(session, old, old_len, new, new_len)));
+	rv = settle_try(real->C_SetPIN(session, old, old_len, new, new_len));
+	if (rv == CKR_OK && has(PIN_PAD))
+		memcpy(state->pad_pin, backwards, sizeof backwards);
+	return leave_session(rv);
 }
 
 /* Unblocks: the security officer sets a new PIN. */
