@@ -32,7 +32,7 @@ type costs struct {
 type toolCosts struct {
 	list, known cost // the tokens and the certificates of the first one
 	login       cost // the same certificates with a PIN
-	signature   cost // what a signature adds to that
+	signature   cost // from the card's yes to the PIN until it has signed
 }
 
 // count returns what f costs.
@@ -121,14 +121,33 @@ func countTool(t testing.TB, p virtualcard.Profile) (all toolCosts) {
 	list := []string{"--list-token-slots", "--list-objects", "--type", "cert"}
 	login := []string{"--slot", "0", "--login", "--pin", rightPIN, "--list-objects", "--type", "cert"}
 	all.list, all.known, all.login = run(list...), run(list...), run(login...)
-	signed := run(append(login, sign...)...)
-	all.signature = cost{apdus: signed.apdus - all.login.apdus, pins: signed.pins - all.login.pins, signatures: signed.signatures}
+	var sent [][]byte
+	c.SetLog(func(e virtualcard.Exchange) { sent = append(sent, e.Command) })
+	signed := run(append([]string{"--slot", "0", "--login", "--pin", rightPIN}, sign...)...)
+	c.SetLog(nil)
+	all.signature = cost{apdus: signing(sent), pins: signed.pins - all.login.pins, signatures: signed.signatures}
 	c.pull()
 	waitForReader(t, "No")
 	if all.list.apdus == 0 || all.login.pins != 1 || all.signature.signatures != 1 {
 		t.Fatalf("pkcs11-tool did not do what is counted: %+v", all)
 	}
 	return all
+}
+
+// signing counts the commands after the last PIN, up to the last of the signature.
+func signing(sent [][]byte) (n uint64) {
+	const verify, performSecurityOperation, getResponse = 0x20, 0x2A, 0xC0 // ISO 7816-4
+	const header = 5                                                       // all of a VERIFY that has no PIN
+	at := uint64(0)
+	for _, command := range sent {
+		switch at++; {
+		case command[1] == verify && len(command) > header:
+			at, n = 0, 0
+		case command[1] == performSecurityOperation, command[1] == getResponse && n > 0 && n == at-1:
+			n = at
+		}
+	}
+	return n
 }
 
 // A login shows the card one PIN and has it make one signature, a signature takes
