@@ -14,7 +14,7 @@ GUI    := ./gui/... ./cmd/kortti-tray/... ./tests/tray/...
 HOUSE  := ./tests/house/... ./tests/rootfs/... ./tests/pcscd/...
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build tray test test-card test-proxy test-server test-gui lint fuzz soak clean check-go packages-demo packages-test
+.PHONY: help demo build tray test test-card test-proxy test-server test-gui lint fuzz bench soak clean check-go packages-demo packages-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ lint: check-go ## gofmt, go vet, staticcheck
 
 fuzz: check-go ## every fuzz target, FUZZ_SECONDS in all
 	@sh tests/setup/fuzz.sh $(FUZZ_SECONDS)
+
+bench: check-go packages-test ## what cards cost in commands, PINs, signatures and processes, beside pkcs11-tool
+	$(GO) test -run TestInsertionAndRemoval -bench BenchmarkCounts -benchtime 1x -v ./tests/cards
 
 soak: check-go packages-test ## the long runs: everything ten times, 1,000 lives of cards in readers, ten minutes of fuzzing
 	$(GO) test -race -timeout 60m -count=10 $(CARD) $(PROXY) $(SERVER)
