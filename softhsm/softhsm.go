@@ -84,7 +84,8 @@ const (
 	softhsmFile = "softhsm2.so"
 	moduleFile  = "kortti-testcard.so"
 	tokenDir    = "tokens"
-	recordFile  = "card.json" // written last: a directory without it holds no card
+	safeFile    = "token.safe" // the shim's copy of what SoftHSM writes to
+	recordFile  = "card.json"  // written last: a directory without it holds no card
 )
 
 // Create makes a card in dir, which is made if missing, with an authentication
@@ -246,7 +247,7 @@ func (c *Card) Delete() error {
 
 func (c *Card) remove() error {
 	var bad []error
-	for _, name := range []string{recordFile, moduleFile, softhsmFile, configFile, tokenDir, stateFile} {
+	for _, name := range []string{recordFile, moduleFile, softhsmFile, configFile, tokenDir, safeFile, stateFile} {
 		bad = append(bad, os.RemoveAll(c.path(name)))
 	}
 	if err := errors.Join(bad...); err != nil {

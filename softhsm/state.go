@@ -30,7 +30,8 @@ type state struct {
 		name  [32]byte
 		value atomic.Uint64
 	}
-	faults [16]fault
+	faults  [16]fault
+	writing atomic.Uint64 // SoftHSM writes to the token, under the lock
 }
 
 const stateSize = 8192

@@ -72,7 +72,7 @@ static word C_Login(word session, word user, word pin, word len)
 	}
 	if (user == CKU_SO) {
 		count(I_puks_shown);
-		return leave_session(real->C_Login(session, user, pin, len));
+		return leave_session(WRITE(real->C_Login(session, user, pin, len)));
 	}
 	char typed[sizeof state->pad_pin];
 	if (has(PIN_PAD)) {
@@ -90,7 +90,7 @@ static word C_Login(word session, word user, word pin, word len)
 		count(I_logins_locked);
 		return leave(CKR_PIN_LOCKED);
 	}
-	rv = real->C_Login(session, user, pin, len);
+	rv = WRITE(real->C_Login(session, user, pin, len));
 	count(rv == CKR_OK ? I_logins_ok : rv == CKR_PIN_INCORRECT ? I_logins_refused : I_logins_other);
 	return leave_session(settle_try(rv));
 }
@@ -105,7 +105,7 @@ static word C_SetPIN(word session, word old, word old_len, word new, word new_le
 	if (rv != CKR_OK)
 		return leave(rv);
 	if (info.state == CKS_RW_SO_FUNCTIONS)
-		return leave_session(real->C_SetPIN(session, old, old_len, new, new_len));
+		return leave_session(WRITE(real->C_SetPIN(session, old, old_len, new, new_len)));
 	char typed[sizeof state->pad_pin], backwards[sizeof typed] = "";
 	if (has(PIN_PAD)) { /* the old PIN is typed, then the same backwards as the new one */
 		rv = old || new ? CKR_ARGUMENTS_BAD : ask_pad(typed);
@@ -121,7 +121,7 @@ static word C_SetPIN(word session, word old, word old_len, word new, word new_le
 		return leave_session(rv);
 	if (!take_try())
 		return leave(CKR_PIN_LOCKED);
-	rv = settle_try(real->C_SetPIN(session, old, old_len, new, new_len));
+	rv = settle_try(WRITE(real->C_SetPIN(session, old, old_len, new, new_len)));
 	if (rv == CKR_OK && has(PIN_PAD))
 		memcpy(state->pad_pin, backwards, sizeof backwards);
 	return leave_session(rv);
@@ -135,7 +135,7 @@ static word C_InitPIN(word session, word pin, word len)
 		return rv;
 	if (len < PIN_MIN || len > PIN_MAX)
 		return leave(CKR_PIN_LEN_RANGE);
-	rv = real->C_InitPIN(session, pin, len);
+	rv = WRITE(real->C_InitPIN(session, pin, len));
 	if (rv == CKR_OK)
 		reset_tries();
 	return leave_session(rv);

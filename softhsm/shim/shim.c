@@ -18,6 +18,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -181,13 +182,72 @@ static word find_real_slot(void)
 	return n ? CKR_OK : CKR_GENERAL_ERROR;
 }
 
+static void copy_file(const char *to, const char *from)
+{
+	char buffer[4096], part[PATH_MAX + 8];
+	snprintf(part, sizeof part, "%s.part", to);
+	int in = open(from, O_RDONLY | O_CLOEXEC), out = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	ssize_t n = -1;
+	while (in >= 0 && out >= 0 && (n = read(in, buffer, sizeof buffer)) > 0 && write(out, buffer, (size_t)n) == n)
+		;
+	if (n != 0 || rename(part, to))
+		complain("copy", from, strerror(errno));
+	if (in >= 0)
+		close(in);
+	if (out >= 0)
+		close(out);
+}
+
+/* The file in which SoftHSM keeps the PIN, and where it is kept safe. */
+static int token_files(char token[PATH_MAX], char safe[PATH_MAX])
+{
+	char pattern[PATH_MAX];
+	glob_t found;
+	if (!beside(pattern, "tokens/" "*" "/token.object") || !beside(safe, "token.safe") || glob(pattern, 0, NULL, &found))
+		return 0;
+	int ok = found.gl_pathc == 1 && (size_t)snprintf(token, PATH_MAX, "%s", found.gl_pathv[0]) < PATH_MAX;
+	globfree(&found);
+	return ok;
+}
+
+/* SoftHSM empties the token's file and then writes it anew: a process that is
+ * killed between leaves no token. So the calls that write to it stand in WRITE(),
+ * and mend() undoes what could not end. */
+#define WRITE(call) (begin_writing(), end_writing(call))
+
+static void begin_writing(void)
+{
+	char token[PATH_MAX], safe[PATH_MAX];
+	if (guard < 0 || !token_files(token, safe))
+		return;
+	copy_file(safe, token);
+	__atomic_store_n(&state->writing, 1, __ATOMIC_SEQ_CST);
+}
+
+static word end_writing(word rv)
+{
+	__atomic_store_n(&state->writing, 0, __ATOMIC_SEQ_CST);
+	return rv;
+}
+
+static void mend(void)
+{
+	char token[PATH_MAX], safe[PATH_MAX];
+	if (__atomic_load_n(&state->writing, __ATOMIC_SEQ_CST) && token_files(token, safe))
+		copy_file(token, safe);
+	end_writing(CKR_OK);
+}
+
 /* Keeps other processes out of SoftHSM, which reads a token that another one is
  * just writing as half a token and may go on so for ever. Ends with the process
  * that holds it, however that ends. */
 static void keep_others_out(void)
 {
-	while (guard >= 0 && flock(guard, LOCK_EX) && errno == EINTR)
+	if (guard < 0)
+		return;
+	while (flock(guard, LOCK_EX) && errno == EINTR)
 		;
+	mend();
 }
 
 static void open_guard(void)
