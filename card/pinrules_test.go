@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -39,8 +38,6 @@ type walker struct {
 	pin    string          // as far as one can know
 	wrong  map[string]bool // PINs that the card has refused
 	puks   map[string]bool // PUKs that it has refused
-	token  string          // SoftHSM's file of the token,
-	whole  []byte          // and what was in it at first
 	steps  []string        // what happened, for when it goes wrong
 	kinds  map[string]int
 }
@@ -68,7 +65,6 @@ func TestNoSequenceBreaksThePINRules(t *testing.T) {
 			w.m = startQuietly(t, w.c)
 			w.forget()
 			w.puks = map[string]bool{}
-			w.keepToken()
 			for range steps {
 				w.step()
 			}
@@ -149,33 +145,10 @@ func (w *walker) enter(e *typed) error {
 	return w.m.Unlock(ctx, w.c.auth, given, opts)
 }
 
-// keepToken keeps a copy of the token's file.
-func (w *walker) keepToken() {
-	w.Helper()
-	files, err := filepath.Glob(filepath.Join(w.c.Dir(), "tokens", "*", "token.object"))
-	check(w.T, err)
-	w.token = files[0]
-	w.whole, err = os.ReadFile(w.token)
-	check(w.T, err)
-}
-
-// mendToken puts the copy back, with its PIN, where SoftHSM was killed while it
-// wrote: it writes in place, which no card does.
-func (w *walker) mendToken() {
-	w.Helper()
-	info, err := os.Stat(w.token)
-	check(w.T, err)
-	if info.Size() != int64(len(w.whole)) {
-		check(w.T, os.WriteFile(w.token, w.whole, 0o600))
-		w.pin = rightPIN
-	}
-}
-
 // ready puts the card back where it was pulled, waits until it is shown, and
 // locks it now and then, as an unlocked card sees no PIN.
 func (w *walker) ready() {
 	w.Helper()
-	w.mendToken()
 	check(w.T, w.c.Insert())
 	defer func() {
 		if w.Failed() {
