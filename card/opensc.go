@@ -33,7 +33,7 @@ const (
 // names as PC/SC has them.
 func (m *Manager) loadRequest(path string, role openscRole, ignored []string) (wire.Request, []byte) {
 	request := wire.Request{Op: wire.Load, Path: path}
-	if !isOpenSC(path) || role == openscLister && len(ignored) == 0 {
+	if !isOpenSC(path) {
 		return request, nil
 	}
 	name, _ := openscFile(path)
@@ -51,6 +51,9 @@ func (m *Manager) loadRequest(path string, role openscRole, ignored []string) (w
 	}
 	m.mu.Unlock()
 	ignoreReaders(settings, ignored, wanted)
+	// OpenSC's copies of a card's files go by its serial number, which stays when
+	// a card gets new certificates.
+	mustSet(settings, pkcs15Block, "use_file_caching", "no", openscApps(path))
 	if role != openscLister {
 		keepNoPIN(settings, openscApps(path))
 	}

@@ -91,7 +91,7 @@ func (m *Manager) setReaders(now []wire.Reader, err error) {
 	}
 	m.publish()
 	for _, mod := range m.modules {
-		mod.stale = mod.stale || was != nil && was != errNotAsked
+		mod.stale = mod.stale || was != nil && was != errNotAsked // some modules do not survive a new service
 		mod.wake()
 	}
 }
