@@ -7,6 +7,10 @@ TRAY_TAGS := gles,x11,migrated_fynedo
 FUZZ_SECONDS ?= 90
 TEST := $(GO) test -race -timeout 15m
 
+# Without it each child that was built with the race detector sleeps a second
+# at its end.
+export GORACE := atexit_sleep_ms=0
+
 CARD   := ./card/... ./softhsm/... ./fineid/... ./tlsclient/... ./tests/virtualcard/... ./tests/cards/...
 PROXY  := ./agent/... ./cmd/kortti/... ./tests/demo/...
 SERVER := ./server/... ./cmd/kortti-server/... ./examples/... ./tests/server/...

@@ -102,9 +102,12 @@ func enter(packages []string, suites []rootfs.Suite) (status int, err error) {
 	return status, nil
 }
 
-// settings are the tests' own variables in this process's environment.
+// settings are the tests' own variables in this process's environment, and the
+// race detector's.
 func settings() []string {
-	return slices.DeleteFunc(os.Environ(), func(s string) bool { return !strings.HasPrefix(s, "KORTTI_") })
+	return slices.DeleteFunc(os.Environ(), func(s string) bool {
+		return !strings.HasPrefix(s, "KORTTI_") && !strings.HasPrefix(s, "GORACE=")
+	})
 }
 
 // arguments are this process's, without the file in which the go command wants
