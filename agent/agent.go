@@ -89,7 +89,6 @@ type Agent struct {
 	controlListener net.Listener
 	upstreamErrors  atomic.Uint64
 	known           identities
-	locks           atomic.Uint64 // how often the cards were locked by somebody
 
 	closeOnce sync.Once
 	closers   []func() // run by Close, the last first

@@ -67,7 +67,6 @@ type fakeCards struct {
 	epoch   uint64
 	refuse  []error // what the next logins end in; then they succeed
 	logins  int
-	late    func() // called by Unlock before it looks for the card
 }
 
 // newFakeCards makes one card for each certificate.
@@ -140,9 +139,6 @@ func (f *fakeCards) Snapshot() card.Snapshot {
 func (f *fakeCards) Subscribe() (<-chan card.Event, func()) { return f.events, func() {} }
 
 func (f *fakeCards) Unlock(_ context.Context, fp card.Fingerprint, pin *card.PIN, opts card.UnlockOptions) error {
-	if f.late != nil {
-		f.late()
-	}
 	c, _, ok := f.Snapshot().Find(fp)
 	if !ok {
 		return card.ErrNoCard

@@ -10,7 +10,6 @@ import (
 	"github.com/kortti-id/kortti/agent/audit"
 	"github.com/kortti-id/kortti/agent/control"
 	"github.com/kortti-id/kortti/agent/screen"
-	"github.com/kortti-id/kortti/card"
 	"github.com/kortti-id/kortti/tests/desktop"
 )
 
@@ -121,21 +120,4 @@ func TestScreenLockWhileAsking(t *testing.T) {
 		t.Errorf("%+v", ev)
 	}
 	wantReply(t, <-end, 503, control.CodeAway)
-}
-
-// TestLockBeforeLogin has the screen lock when a PIN has been entered whose login
-// has not begun: no card manager knows of it yet.
-func TestLockBeforeLogin(t *testing.T) {
-	cards := newFakeCards(person(t, 0))
-	r := startFake(t, cards, "")
-	cards.late = func() { r.away(screen.Locked) }
-	p, err := r.client.Unlock(within(t), control.CardSelection{})
-	check(t, err)
-	wantCode(t, r.answer(t, p.ID, control.Answer{PIN: pin(rightPIN)}), control.CodeLocked)
-	if c, _ := cards.Snapshot().Card("A"); c.State != card.Locked {
-		t.Errorf("the card is %v", c.State)
-	}
-	if got := fmt.Sprint(r.decisions(t)); !strings.Contains(got, audit.UnlockRefused) {
-		t.Errorf("audit: %s", got)
-	}
 }

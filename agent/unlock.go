@@ -88,12 +88,8 @@ func (a *Agent) login(ctx context.Context, p control.Prompt, f card.Fingerprint,
 	if !p.PinPad {
 		pin = card.NewPIN(answer.PIN)
 	}
-	locks := a.locks.Load()
 	// Nobody can have confirmed what the prompt did not say.
 	err := a.cards.Unlock(ctx, f, pin, card.UnlockOptions{ConfirmFinal: answer.ConfirmFinal && p.FinalTry})
-	if err == nil && a.locks.Load() != locks { // a lock that came before the login had begun
-		err = errors.Join(card.ErrLocked, a.lockCards(p.Card, "locked while it was being unlocked"))
-	}
 	record := control.AuditRecord{Decision: audit.Unlock, Card: p.Card, Certificate: p.Certificate}
 	if err != nil {
 		record.Decision, record.Reason = audit.UnlockRefused, explain(err).Code

@@ -61,7 +61,6 @@ func (a *Agent) away(reason string) {
 
 // lockCards locks a card, or all for "".
 func (a *Agent) lockCards(card, reason string) error {
-	a.locks.Add(1)
 	err := a.cards.Lock(card, reason)
 	a.follow()
 	return err
