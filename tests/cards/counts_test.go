@@ -100,6 +100,10 @@ func countLife(t testing.TB, m *card.Manager, before []int, p virtualcard.Profil
 	return all
 }
 
+// noCopies has pkcs11-tool read cards as Kortti has OpenSC read them: not by
+// OpenSC's copies of their files.
+const noCopies = "framework pkcs15 { use_file_caching = no; }"
+
 // countTool does the like with pkcs11-tool. No manager may run, as it would read
 // the card too.
 func countTool(t testing.TB, p virtualcard.Profile) (all toolCosts) {
@@ -154,6 +158,7 @@ func signing(sent [][]byte) (n uint64) {
 // no more commands than the same with pkcs11-tool, and nothing takes many more.
 func TestCounts(t *testing.T) {
 	eachProfile(t, func(t *testing.T, p virtualcard.Profile) {
+		systemSettings(t, noCopies)
 		pcscd.Start(t)
 		tool := countTool(t, p)
 		m, before := startCounting(t)
@@ -196,6 +201,7 @@ func TestCounts(t *testing.T) {
 func BenchmarkCounts(b *testing.B) {
 	for _, p := range profiles() {
 		b.Run(string(p), func(b *testing.B) {
+			systemSettings(b, noCopies)
 			pcscd.Start(b)
 			tool := countTool(b, p)
 			m, before := startCounting(b)

@@ -18,7 +18,7 @@ var myEID = []virtualcard.Profile{virtualcard.MyEIDRSA, virtualcard.MyEIDEC}
 
 // systemSettings puts a file in the place of the system's OpenSC configuration,
 // and sees at the end that no private one is left.
-func systemSettings(t *testing.T, settings string) {
+func systemSettings(t testing.TB, settings string) {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "opensc.conf")
 	check(t, os.WriteFile(name, []byte("app default {\n"+settings+"\n}\n"), 0o644))
