@@ -28,6 +28,7 @@ type module struct {
 	ignored  []string // readers that the lister leaves alone; used by the goroutine only
 	failures int      // in a row; used by the goroutine only
 	unread   int      // looks in a row that could not read a token; used by the goroutine only
+	strange  int      // looks again at a card that no module shows; used by the goroutine only
 
 	info            ModuleInfo    // guarded by Manager.mu
 	slots           []*slot       // guarded by Manager.mu
@@ -108,8 +109,14 @@ func (mod *module) pause() time.Duration {
 		return min(poll<<min(bad-1, 10), max(poll, maxBackoff))
 	}
 	mod.manager.mu.Lock()
-	watched := mod.manager.watched(mod)
+	watched, strange := mod.manager.watched(mod), mod.manager.anyUnrecognized()
 	mod.manager.mu.Unlock()
+	if strange && mod.strange < strangeLooks {
+		mod.strange++
+		mod.stopLister() // a new one meets the card anew
+		return poll
+	}
+	mod.strange = 0
 	if watched {
 		mod.stopLister()
 		return time.Hour // a look at a card that nothing has happened to

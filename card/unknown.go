@@ -57,6 +57,19 @@ func (m *Manager) unrecognized(r wire.Reader) bool {
 	return true
 }
 
+// strangeLooks is how often a card that no module shows is looked at again: the
+// first reading may have failed, or PC/SC have missed that it took another's
+// place, and OpenSC says the same of both as of a card that it does not know.
+const strangeLooks = 5
+
+// anyUnrecognized says whether a card that answers lies in a reader and no module
+// shows it; mu must be held.
+func (m *Manager) anyUnrecognized() bool {
+	return slices.ContainsFunc(m.readers, func(r wire.Reader) bool {
+		return r.Present && !r.Mute && !r.Exclusive && m.unrecognized(r)
+	})
+}
+
 // readersTime is how long a module's first look waits for PC/SC.
 const readersTime = 2 * time.Second
 
