@@ -87,18 +87,33 @@ func askForFile(ctx context.Context, address, to string, path dbus.ObjectPath, m
 		return nil, err
 	}
 	var answer fileAnswer
-	conn, err := dbus.DialUnix(raw, dbus.WithContext(ctx), dbus.WithIncomingInterceptor(answer.keep))
+	// The end of ctx must not close the connection once it is greeted: see hangUp.
+	conn, err := dbus.DialUnix(raw, dbus.WithContext(context.WithoutCancel(ctx)), dbus.WithIncomingInterceptor(answer.keep))
 	if err != nil {
 		raw.Close()
 		return nil, err
 	}
-	defer conn.Close()
-	if err := greet(conn); err != nil {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	err = greet(conn)
+	stop()
+	if err != nil {
 		return nil, err
 	}
 	limit, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	return answer.end(conn.Object(to, path).CallWithContext(limit, method, dbus.FlagNoAutoStart, args...).Err)
+	err = conn.Object(to, path).CallWithContext(limit, method, dbus.FlagNoAutoStart, args...).Err
+	hangUp(conn, raw)
+	return answer.end(err)
+}
+
+// hangUp closes a connection on which a file may be on its way. The library
+// loses the file of a message that it is reading when the connection is closed;
+// so nothing more is let in, and it reads what has come before it closes.
+func hangUp(conn *dbus.Conn, raw *net.UnixConn) {
+	if raw.CloseRead() == nil {
+		<-conn.Context().Done()
+	}
+	conn.Close()
 }
 
 // fileAnswer waits for the file of one answer and closes every other that comes,

@@ -395,3 +395,26 @@ func check(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// TestNoFileIsLeft gives calls up while their answers are on the way: the files
+// that come with these must be closed too, or the machine would wait for nobody.
+func TestNoFileIsLeft(t *testing.T) {
+	bus := desktop.NewBus(t)
+	logind := bus.NewLogind().Come()
+	owner := logind.Name()
+	for range 300 {
+		ctx, cancel := context.WithCancel(t.Context())
+		before := logind.Asked()
+		var asking sync.WaitGroup
+		asking.Go(func() {
+			file, err := askForFile(ctx, bus.Address, owner, login1Path, login1Manager+".Inhibit", "sleep", "Kortti", "", "delay")
+			if err == nil {
+				file.Close()
+			}
+		})
+		desktop.WaitFor(t, "the call", func() bool { return logind.Asked() > before })
+		cancel()
+		asking.Wait()
+	}
+	desktop.WaitFor(t, "the end of all delay locks", func() bool { return logind.Delays() == 0 })
+}

@@ -200,6 +200,16 @@ func (l *Logind) PrepareForSleep(begins bool) {
 	l.emit(login1Path, login1+".Manager.PrepareForSleep", begins)
 }
 
+// Name is the unique name of logind's connection.
+func (l *Logind) Name() string { return l.conn.Names()[0] }
+
+// Asked is how many delay locks were given out so far.
+func (l *Logind) Asked() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.inhibitors)
+}
+
 // Delays is how many programs sleep has to wait for now.
 func (l *Logind) Delays() int {
 	l.mu.Lock()
