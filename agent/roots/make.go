@@ -75,16 +75,35 @@ func templates(host string, now time.Time) (root, leaf *x509.Certificate) {
 	return root, leaf
 }
 
-const (
-	organization = "Kortti"
-	namePrefix   = "Kortti "
-)
+// NamePrefix begins the name of every local root.
+const NamePrefix = "Kortti "
+
+const organization = "Kortti"
 
 // IsLocal tells a local root, this one's or another agent's, from all other
 // CAs. Local roots are for programs on this machine: a host that shows one is
 // not the host, even where a trust store holds the root.
 func IsLocal(ca *x509.Certificate) bool {
-	return strings.HasPrefix(ca.Subject.CommonName, namePrefix) && slices.Equal(ca.Subject.Organization, []string{organization})
+	return strings.HasPrefix(ca.Subject.CommonName, NamePrefix) && slices.Equal(ca.Subject.Organization, []string{organization})
+}
+
+// HostOf is the listed host that a local root was made for, by its constraint;
+// "unknown" of a root that carries the name of one but no such constraint.
+func HostOf(root *x509.Certificate) string {
+	host := ""
+	switch {
+	case len(root.PermittedDNSDomains) == 1:
+		host = root.PermittedDNSDomains[0]
+		if strings.HasPrefix(root.Subject.CommonName, NamePrefix+"*.") {
+			host = "*." + host
+		}
+	case len(root.PermittedIPRanges) == 1:
+		host = root.PermittedIPRanges[0].IP.String()
+	}
+	if own, err := normalise(host); err == nil && own == host {
+		return host
+	}
+	return "unknown"
 }
 
 // rootName is unique, because trust stores find and remove roots by it, and
@@ -92,7 +111,7 @@ func IsLocal(ca *x509.Certificate) bool {
 func rootName(host string) string {
 	unique := make([]byte, 6)
 	rand.Read(unique) // never returns an error
-	return fmt.Sprintf("%s%.44s %s", namePrefix, host, hex.EncodeToString(unique))
+	return fmt.Sprintf("%s%.44s %s", NamePrefix, host, hex.EncodeToString(unique))
 }
 
 // constrain limits the root to the host (RFC 5280, section 4.2.1.10). Names of

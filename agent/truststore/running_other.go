@@ -1,0 +1,6 @@
+//go:build !linux
+
+package truststore
+
+// Running cannot tell on this system.
+func Running() []string { return nil }
