@@ -145,6 +145,17 @@ func (c *Client) Trust(ctx context.Context, host string) (Root, error) {
 	return get[Root](ctx, c, "/v1/trust?host="+url.QueryEscape(host))
 }
 
+// TrustStatus returns which local roots are in which trust store.
+func (c *Client) TrustStatus(ctx context.Context) (TrustStatus, error) {
+	return get[TrustStatus](ctx, c, "/v1/trust")
+}
+
+// ChangeTrust puts local roots into the trust stores or takes them out. What
+// failed in one store is in the result, not an error.
+func (c *Client) ChangeTrust(ctx context.Context, r TrustRequest) (TrustResult, error) {
+	return call[TrustResult](ctx, c, http.MethodPost, "/v1/trust", r)
+}
+
 // Why asks the host which certificates it takes and says what becomes of each.
 func (c *Client) Why(ctx context.Context, host string) (Why, error) {
 	return get[Why](ctx, c, "/v1/why?host="+url.QueryEscape(host))

@@ -290,6 +290,103 @@ type Root struct {
 	NotAfter time.Time `json:"not_after"`
 }
 
+// TrustStatus is the answer to GET /v1/trust without a host: which local roots
+// are in which trust store.
+type TrustStatus struct {
+	Roots  []Root       `json:"roots"` // of the listed hosts, in use
+	Stores []TrustStore `json:"stores"`
+}
+
+// TrustStore is a place where programs look for roots.
+type TrustStore struct {
+	Kind    string `json:"kind"` // nss, firefox or system
+	Path    string `json:"path"`
+	Owner   string `json:"owner"`             // for people
+	Browser string `json:"browser,omitempty"` // that is to be started again after a change
+	Present bool   `json:"present"`
+	// Shadowed says that the browser looks at another store instead.
+	Shadowed bool `json:"shadowed,omitempty"`
+	// Error says why the store cannot be read, Hint what to do about it.
+	Error string        `json:"error,omitempty"`
+	Hint  string        `json:"hint,omitempty"`
+	Roots []TrustedRoot `json:"roots"`
+}
+
+// TrustState says what a store holds of a root.
+type TrustState string
+
+// The states of a root in a store. TrustStale is a root that no listed host
+// uses; the store trusts it for nothing that the proxy shows.
+const (
+	TrustTrusted   TrustState = "trusted"
+	TrustMissing   TrustState = "missing"
+	TrustUntrusted TrustState = "untrusted" // there, but without trust
+	TrustStale     TrustState = "stale"
+	TrustDuplicate TrustState = "duplicate" // there more than once
+)
+
+// TrustedRoot is one root in a store, or one that is missing there.
+type TrustedRoot struct {
+	Host     string     `json:"host"`
+	SHA256   string     `json:"sha256"`
+	Nickname string     `json:"nickname,omitempty"` // the store's name for it
+	State    TrustState `json:"state"`
+}
+
+// TrustRequest is the body of POST /v1/trust. Hosts are listed hosts, or for
+// "uninstall" hosts that once were; All means every one. System takes the
+// system's store along. With Print nothing is changed, and the answer holds the
+// commands that would do it.
+type TrustRequest struct {
+	Action string   `json:"action"` // "install" or "uninstall"
+	Hosts  []string `json:"hosts,omitempty"`
+	All    bool     `json:"all,omitempty"`
+	System bool     `json:"system,omitempty"`
+	Print  bool     `json:"print,omitempty"`
+}
+
+// The actions of a TrustRequest.
+const (
+	TrustInstall   = "install"
+	TrustUninstall = "uninstall"
+)
+
+// TrustResult is the answer to POST /v1/trust.
+type TrustResult struct {
+	Changes []TrustChange `json:"changes"`
+	// Commands are for the person to run in a shell, in this order: all of them
+	// with Print, otherwise those that only root may run.
+	Commands []string `json:"commands,omitempty"`
+	// Restart names the browsers that see the change when they are started
+	// again, Running those of them that seem to run now.
+	Restart []string `json:"restart,omitempty"`
+	Running []string `json:"running,omitempty"`
+}
+
+// TrustChange is what became of one root in one store; where the whole store
+// failed, Host and SHA256 are empty.
+type TrustChange struct {
+	Store  string       `json:"store"` // its path
+	Owner  string       `json:"owner"`
+	Host   string       `json:"host,omitempty"`
+	SHA256 string       `json:"sha256,omitempty"`
+	Change TrustOutcome `json:"change"`
+	Error  string       `json:"error,omitempty"`
+	Hint   string       `json:"hint,omitempty"`
+}
+
+// TrustOutcome says how a change of a store ended.
+type TrustOutcome string
+
+// The outcomes.
+const (
+	TrustInstalled TrustOutcome = "installed"
+	TrustRemoved   TrustOutcome = "removed"
+	TrustAlready   TrustOutcome = "already" // as it was asked for
+	TrustPlanned   TrustOutcome = "planned" // left to Commands
+	TrustFailed    TrustOutcome = "failed"
+)
+
 // Why is the answer to GET /v1/why: what a host asked for and, for every
 // certificate, the rule that kept or dropped it.
 type Why struct {
