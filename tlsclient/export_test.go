@@ -2,6 +2,9 @@ package tlsclient
 
 import "github.com/kortti-id/kortti/card"
 
+// Dismissed is the rule by which a pool closes a connection that lives.
+var Dismissed = dismissed
+
 // Contacting counts the requests that wait for the first contact with a host.
 func Contacting(t *Transport, host string) int { return waiters(&t.contacts, target{host, "443"}) }
 

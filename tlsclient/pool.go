@@ -192,18 +192,36 @@ func (p *pool) look(now time.Time) {
 	p.setTimer(now)
 }
 
-// dead reports whether a connection is no use any more. One that can take no
-// request though it carries none was told to go away by its host: it is closed.
-// A connection that died before its first response counts as alive until its
-// requests have told why, see settle. The pool's lock is held.
+// dead reports whether a connection is no use any more. One that was told to go
+// away by its host is closed. A connection that died before its first response
+// counts as alive until its requests have told why, see settle. The pool's lock
+// is held.
 func (c *conn) dead() bool {
 	if c.cc.Err() == nil {
-		if c.cc.Available() > 0 || c.cc.InFlight() > 0 {
+		if !dismissed(c.cc) {
 			return false
 		}
 		c.wire.Close()
 	}
 	return c.proven || c.uses == 0
+}
+
+// dismissed reports whether a live connection carries no request and can take
+// none: its host has told it to go away (an HTTP/2 GOAWAY).
+//
+// The three questions are no snapshot, so their order matters. Only a holder of
+// the pool's lock reserves, so a connection that carries nothing goes on to
+// carry nothing; and one that net/http has let go of meanwhile, perhaps because
+// it belongs to a switched protocol now, says so in Err, which comes last.
+func dismissed(c connState) bool {
+	return c.InFlight() == 0 && c.Available() == 0 && c.Err() == nil
+}
+
+// connState is what an http.ClientConn tells about itself.
+type connState interface {
+	InFlight() int
+	Available() int
+	Err() error
 }
 
 // reserve returns a connection that can take a request.
