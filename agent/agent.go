@@ -45,7 +45,10 @@ type Options struct {
 	// StateDir holds roots, consents, choices and the audit file; "" means
 	// config.DefaultState.
 	StateDir string
-	Version  string
+	// Home is below which the browsers' trust stores are looked for; "" means the
+	// user's home folder.
+	Home    string
+	Version string
 	// Buses are where the screen's lock and the machine's sleep are watched; zero
 	// means the usual places.
 	Buses screen.Buses

@@ -45,6 +45,7 @@ func (a *Agent) handler() http.Handler {
 		"DELETE /v1/consents":      a.deleteConsent,
 		"DELETE /v1/consents/{id}": a.deleteConsent,
 		"GET /v1/trust":            a.getTrust,
+		"POST /v1/trust":           a.postTrust,
 		"GET /v1/why":              a.getWhy,
 		"GET /v1/doctor":           a.getDoctor,
 		"GET /v1/audit":            a.getAudit,

@@ -245,37 +245,13 @@ func (a *Agent) deleteConsent(r *http.Request) (any, error) {
 	return nil, nil
 }
 
-// queryHost finds the listed host that a query means: the name as it is listed,
-// or a name that an entry covers.
+// queryHost is findHost for a call's query.
 func (a *Agent) queryHost(r *http.Request) (entry config.Host, name, port string, err error) {
 	query := r.URL.Query().Get("host")
 	if query == "" {
 		return entry, "", "", badRequest("the query names no host")
 	}
-	if name, port, err = config.ParseName(query); err != nil {
-		return entry, "", "", badRequest(err.Error())
-	}
-	if entry, ok := a.hosts.Get(config.Host{Name: name, Port: port}.String()); ok {
-		return entry, name, port, nil
-	}
-	for _, entry := range a.hosts.List() {
-		if port == "" && entry.Match(name, entry.Port) > 0 || entry.Match(name, port) > 0 {
-			return entry, name, entry.Port, nil
-		}
-	}
-	return entry, "", "", fmt.Errorf("%s: %w", query, config.ErrNotListed)
-}
-
-func (a *Agent) getTrust(r *http.Request) (any, error) {
-	entry, _, _, err := a.queryHost(r)
-	if err != nil {
-		return nil, err
-	}
-	root, err := a.roots.Get(entry.Name)
-	if err != nil {
-		return nil, err
-	}
-	return control.Root{Host: entry.Name, PEM: string(root.PEM()), SHA256: root.SHA256(), NotAfter: root.NotAfter()}, nil
+	return a.findHost(query)
 }
 
 func (a *Agent) getWhy(r *http.Request) (any, error) {

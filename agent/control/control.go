@@ -288,6 +288,11 @@ type Root struct {
 	PEM      string    `json:"pem"`
 	SHA256   string    `json:"sha256"`
 	NotAfter time.Time `json:"not_after"`
+	// RenewAt is from when on a new one should be installed: trust install makes
+	// it.
+	RenewAt time.Time `json:"renew_at"`
+	// Error says why there is none that can be used.
+	Error string `json:"error,omitempty"`
 }
 
 // TrustStatus is the answer to GET /v1/trust without a host: which local roots

@@ -37,8 +37,10 @@ const (
 	// Lifetime is how long a root and its leaf are valid. Browsers refuse
 	// leaves of more than 398 days.
 	Lifetime = 365 * 24 * time.Hour
-	// RenewBefore is how long before its end a leaf is replaced, root and all.
+	// RenewBefore is how long before its end Renew replaces a leaf, root and all.
 	RenewBefore = 30 * 24 * time.Hour
+	// replaceBefore is how long before its end Get does so, unasked.
+	replaceBefore = 24 * time.Hour
 )
 
 // ErrCorrupt says that the stored root of a host cannot be used. Nothing is
@@ -74,7 +76,7 @@ func (r *Root) SHA256() string {
 // NotAfter is the end of the root and of the leaf.
 func (r *Root) NotAfter() time.Time { return r.Leaf.Leaf.NotAfter }
 
-// RenewAt is when Get will make a new root and leaf: programs must then be
+// RenewAt is from when on Renew makes a new root and leaf: programs must then be
 // given the new root.
 func (r *Root) RenewAt() time.Time { return r.NotAfter().Add(-RenewBefore) }
 
@@ -133,11 +135,19 @@ func tidy(dir string) error {
 }
 
 // Get returns the root of a listed host, and makes it where there is none or
-// where the leaf ends within RenewBefore. The name is a host, "*." and a domain
+// where the leaf ends within a day. The name is a host, "*." and a domain
 // of at least two labels, or an IP address; a port after it is ignored, as one
 // root serves all ports. It returns ErrName or ErrCorrupt, or an error of the
 // file system.
-func (s *Store) Get(name string) (*Root, error) {
+func (s *Store) Get(name string) (*Root, error) { return s.get(name, replaceBefore) }
+
+// Renew is Get, but makes a new root already where the leaf ends within
+// RenewBefore. It is for when programs are given the root: no program trusts
+// the new one before that, so it is not made behind their back.
+func (s *Store) Renew(name string) (*Root, error) { return s.get(name, RenewBefore) }
+
+// get makes a new root where the leaf ends within the given time.
+func (s *Store) get(name string, before time.Duration) (*Root, error) {
 	host, err := normalise(name)
 	if err != nil {
 		return nil, err
@@ -151,7 +161,7 @@ func (s *Store) Get(name string) (*Root, error) {
 			return nil, err
 		}
 	}
-	if root != nil && s.now().Before(root.RenewAt()) {
+	if root != nil && s.now().Before(root.NotAfter().Add(-before)) {
 		s.cache[host] = root
 		return root, nil
 	}

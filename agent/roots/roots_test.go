@@ -231,16 +231,30 @@ func TestStoreKeepsAndRenews(t *testing.T) {
 		t.Error("a new start gave a new root")
 	}
 	s.now = func() time.Time { return first.RenewAt().Add(-time.Minute) }
-	if get(t, s, "card.test") != first {
-		t.Error("renewed too early")
+	if same, err := s.Renew("card.test"); err != nil || same != first {
+		t.Error("renewed too early", err)
 	}
 	s.now = func() time.Time { return first.RenewAt().Add(time.Minute) }
-	second := get(t, s, "card.test")
+	if get(t, s, "card.test") != first {
+		t.Error("replaced while programs can still use it")
+	}
+	second, err := s.Renew("card.test")
+	if err != nil {
+		t.Fatal(err)
+	}
 	if second.Certificate.Equal(first.Certificate) || !second.NotAfter().After(first.NotAfter()) ||
 		second.Certificate.Subject.CommonName == first.Certificate.Subject.CommonName {
 		t.Error("not renewed under a new name 30 days before the end")
 	}
-	if !slices.Equal(told, []bool{false, false, true}) {
+	s.now = func() time.Time { return other.NotAfter().Add(-replaceBefore).Add(-time.Minute) }
+	if get(t, s, "other.test") != other {
+		t.Error("replaced more than a day before the end")
+	}
+	s.now = func() time.Time { return other.NotAfter().Add(-replaceBefore).Add(time.Minute) }
+	if get(t, s, "other.test").Certificate.Equal(other.Certificate) {
+		t.Error("not replaced on the last day")
+	}
+	if !slices.Equal(told, []bool{false, false, true, true}) {
 		t.Errorf("told of %v", told)
 	}
 }
