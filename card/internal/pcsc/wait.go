@@ -3,6 +3,7 @@ package pcsc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -87,6 +88,11 @@ func (c *Context) listen(raw []rawState) error {
 	}
 	c.hush()
 	s, err := c.connect()
+	if errors.Is(err, ErrRefused) {
+		// This context was let in: it is the end of the service, see Error.Unwrap.
+		// Where it is not, the next Establish says so.
+		return fmt.Errorf("%w: it closed a new connection", ErrNoService)
+	}
 	if err != nil {
 		return err
 	}

@@ -172,3 +172,21 @@ func TestReasons(t *testing.T) {
 		}
 	}
 }
+
+// A service that ends while it is asked for one more connection closes that: to
+// pcsc-lite a refusal.
+func TestServiceEndsUnderASecondConnection(t *testing.T) {
+	s, connections := newScripted(), 0
+	c, err := establish(func() (service, error) {
+		if connections++; connections == 1 {
+			return s, nil
+		}
+		return nil, &Error{"SCardEstablishContext", codeSecurityViolation}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Wait(t.Context(), nil); !errors.Is(err, ErrNoService) || errors.Is(err, ErrRefused) {
+		t.Errorf("waiting while the service ends: %v", err)
+	}
+}
