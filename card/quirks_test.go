@@ -243,6 +243,7 @@ func TestPINPadThatNobodyAnswers(t *testing.T) {
 	asked(3)
 	check(t, c.Pull())
 	wantError(t, <-failed, ErrRemoved)
+	waitFor(t, "the removal", func() bool { _, _, there := m.Snapshot().Find(c.auth); return !there })
 	check(t, c.Insert())
 	again()
 
