@@ -35,6 +35,11 @@ func newFlags(std stdio, name, args string) *flagSet {
 
 func (fs *flagSet) use() string { return strings.Join(append([]string{fs.Name()}, fs.args...), " ") }
 
+// repeats tells that the last argument may be given more than once: "[HOST]...".
+func (fs *flagSet) repeats() bool {
+	return len(fs.args) > 0 && strings.HasSuffix(fs.args[len(fs.args)-1], "]...")
+}
+
 // print shows the flags with two dashes, as they are written everywhere else.
 func (fs *flagSet) print() {
 	fmt.Fprintf(fs.out, "Use: kortti %s [flags]\n", fs.use())
@@ -66,7 +71,7 @@ func parse(fs *flagSet, args []string) ([]string, error) {
 		}
 		rest, args = append(rest, fs.Arg(0)), fs.Args()[1:]
 	}
-	if len(rest) > len(fs.args) {
+	if len(rest) > len(fs.args) && !fs.repeats() {
 		return nil, &usageError{fmt.Sprintf("%q is one argument too many", rest[len(fs.args)]), fs.use()}
 	}
 	for i, name := range fs.args {

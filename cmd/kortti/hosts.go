@@ -50,8 +50,8 @@ func addHost(ctx context.Context, std stdio, args []string) error {
 			return err
 		}
 		fmt.Fprintf(std.out, "%s is listed: programs that use the proxy get the card's certificate there.\n", put.Name)
-		fmt.Fprintf(std.out, "Programs must trust its local root: kortti trust print %s > root.pem\n", put.Name)
-		fmt.Fprintln(std.out, "A browser that is open must be started again afterwards.")
+		fmt.Fprintf(std.out, "Browsers must trust its local root, and must be started again then: kortti trust install %s\n", put.Name)
+		fmt.Fprintf(std.out, "Programs that take a root from a file: kortti trust print %s > root.pem\n", put.Name)
 		return nil
 	})
 }
@@ -67,7 +67,8 @@ func removeHost(ctx context.Context, std stdio, args []string) error {
 		if err := c.DeleteHost(ctx, rest[0]); err != nil {
 			return aboutHost(rest[0], err)
 		}
-		fmt.Fprintf(std.out, "%s is not listed any more. Its local root is deleted here; remove it from programs that you gave it to.\n", rest[0])
+		fmt.Fprintf(std.out, "%s is not listed any more. Its local root is deleted here.\n", rest[0])
+		fmt.Fprintf(std.out, "Remove it from the browsers too: kortti trust uninstall %s\n", rest[0])
 		return nil
 	})
 }
@@ -113,33 +114,6 @@ func listHosts(ctx context.Context, std stdio, args []string) error {
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", h.Name, short(h.Card), h.Consent, h.Address, where)
 	}
 	return tw.Flush()
-}
-
-const trustUsage = "print HOST"
-
-func runTrust(ctx context.Context, std stdio, args []string) error {
-	_, args, err := verb(std, "trust", trustUsage, args)
-	if err != nil {
-		return err
-	}
-	fs := newFlags(std, "trust print", "HOST")
-	socket := socketFlag(fs)
-	asJSON := jsonFlag(fs)
-	rest, err := parse(fs, args)
-	if err != nil {
-		return err
-	}
-	return withAgent(*socket, func(c *control.Client) error {
-		root, err := c.Trust(ctx, rest[0])
-		if err != nil {
-			return aboutHost(rest[0], err)
-		}
-		if *asJSON {
-			return printJSON(std.out, root)
-		}
-		_, err = fmt.Fprint(std.out, root.PEM)
-		return err
-	})
 }
 
 func runWhy(ctx context.Context, std stdio, args []string) error {

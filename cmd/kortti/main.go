@@ -55,7 +55,7 @@ func commands() []command {
 		{"pin", pinUsage, "a new PIN for the card, by the old one or the PUK", runPIN},
 		{"prompt", "[--once]", "answer the agent's questions on this terminal", runPrompt},
 		{"hosts", hostsUsage, "the hosts that get the card's certificate", runHosts},
-		{"trust", trustUsage, "the local root certificate of a listed host, for curl and others", runTrust},
+		{"trust", trustUsage, "make browsers trust the local roots of the listed hosts", runTrust},
 		{"why", "HOST", "which certificate a host would get, and why", runWhy},
 		{"audit", "[--json]", "what the agent decided", runAudit},
 		{"testcard", testcardUsage, "test cards made with SoftHSM", runTestcard},
