@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -258,7 +259,11 @@ func (c *trustChange) store(ctx context.Context, s truststore.Store) {
 		r, err = c.machine.Uninstall(ctx, s, c.drop, c.Print)
 	}
 	if err != nil {
-		c.add(control.TrustChange{Store: s.Path, Owner: s.Owner, Change: control.TrustFailed, Error: err.Error(), Hint: truststore.Hint(err)})
+		outcome := control.TrustFailed
+		if errors.Is(err, truststore.ErrNoProfile) {
+			outcome = control.TrustSkipped
+		}
+		c.add(control.TrustChange{Store: s.Path, Owner: s.Owner, Change: outcome, Error: err.Error(), Hint: truststore.Hint(err)})
 		return
 	}
 	installed, removed := control.TrustInstalled, control.TrustRemoved

@@ -389,6 +389,7 @@ const (
 	TrustRemoved   TrustOutcome = "removed"
 	TrustAlready   TrustOutcome = "already" // as it was asked for
 	TrustPlanned   TrustOutcome = "planned" // left to Commands
+	TrustSkipped   TrustOutcome = "skipped" // the browser has no profile yet
 	TrustFailed    TrustOutcome = "failed"
 )
 

@@ -3,7 +3,6 @@ package truststore
 import (
 	"context"
 	"crypto/x509"
-	"fmt"
 	"os"
 	"slices"
 
@@ -58,7 +57,7 @@ func (m *Machine) Uninstall(ctx context.Context, s Store, drop func(Entry) bool,
 func (m *Machine) change(ctx context.Context, s Store, want []*x509.Certificate, drop func(Entry) bool, plan bool) (Result, error) {
 	switch {
 	case s.neverStarted() && len(want) > 0:
-		return Result{}, fmt.Errorf("%w of %s", ErrNoProfile, s.Owner)
+		return Result{}, ErrNoProfile
 	case s.Kind == System && !s.Present && len(want) > 0:
 		return Result{}, ErrSystem
 	case !s.Present && len(want) == 0:
