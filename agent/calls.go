@@ -81,6 +81,11 @@ func (a *Agent) getDoctor(r *http.Request) (any, error) {
 	facts := doctor.Gather(a.cards.Snapshot(), a.Proxy(), true)
 	watched := a.screen.State()
 	facts.Screen, facts.Sleep = control.Watch(watched.Screen), control.Watch(watched.Sleep)
+	trust, err := a.trustStatus(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	facts.Trust = &trust
 	return control.Doctor{Findings: doctor.Examine(facts)}, nil
 }
 

@@ -36,6 +36,8 @@ type Facts struct {
 
 	// Screen and Sleep are what the running agent watches; zero when not asked.
 	Screen, Sleep control.Watch
+	// Trust is what the trust stores hold; nil when not asked.
+	Trust *control.TrustStatus
 }
 
 // Server is a program that listens on a TCP port of this machine.
@@ -57,7 +59,7 @@ func (f *Facts) server(port uint16) *Server {
 // checks are run in this order: what others depend on comes first.
 var checks = []func(*Facts) []control.Finding{
 	checkClock, checkModules, checkSpy, checkService, checkReaders, checkUnrecognized, checkSupport,
-	checkLogin, checkPIN, checkPSS, checkOpenSC, checkPorts, checkScreen, checkMiddleware, checkEnvironment,
+	checkLogin, checkPIN, checkPSS, checkOpenSC, checkPorts, checkTrust, checkScreen, checkMiddleware, checkEnvironment,
 }
 
 // Examine runs all checks.
