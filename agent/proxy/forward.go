@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -81,6 +82,13 @@ func (p *Proxy) servePlain(w http.ResponseWriter, r *http.Request) {
 }
 
 func serve(rp *httputil.ReverseProxy, w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 && r.Header.Get("Upgrade") != "" {
+		// A connection that has switched protocols is no more the server's to
+		// close, and the end of one direction leaves the other open.
+		program := r.Context().Value(connKey{}).(net.Conn)
+		stop := context.AfterFunc(r.Context(), func() { program.Close() })
+		defer stop()
+	}
 	// An answer without a type stays so; net/http would guess one.
 	w.Header()["Content-Type"] = nil
 	rp.ServeHTTP(w, r)

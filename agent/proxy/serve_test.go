@@ -83,6 +83,27 @@ func TestServeLeavesNothingBehind(t *testing.T) {
 	}
 }
 
+// A switched connection of which the host has ended its direction ends too.
+func TestServeEndsHalfClosedUpgrade(t *testing.T) {
+	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
+		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+			io.WriteString(conn, lines("HTTP/1.1 101 Switching Protocols", "Upgrade: x", "Connection: Upgrade"))
+			conn.Close()
+		}
+	}, func(c *Config) { c.Transport.(*http.Transport).ForceAttemptHTTP2 = false })
+	r.hosts.set("card.test")
+	c := r.cardTLS("http/1.1")
+	io.WriteString(c, lines("GET / HTTP/1.1", "Host: card.test", "Upgrade: x", "Connection: Upgrade"))
+	in := bufio.NewReader(c)
+	if resp, err := http.ReadResponse(in, nil); err != nil || resp.StatusCode != 101 {
+		t.Fatal(resp, err)
+	}
+	if _, err := in.ReadByte(); err != io.EOF {
+		t.Fatalf("the host's end was not passed on: %v", err)
+	}
+	r.stop() // it fails the test if Serve does not return
+}
+
 // Serve returns after the last of its handlers, however slow.
 func TestServeWaitsForHandlers(t *testing.T) {
 	asked := make(chan struct{})
