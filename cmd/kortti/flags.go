@@ -20,20 +20,40 @@ func wrongUse(format string, args ...any) error {
 }
 
 // flagSet is a command's flags and the names of the arguments that it takes,
-// those that may be left out in brackets: "HOST", "[CARD]".
+// those that may be left out in brackets: "HOST", "[CARD]". A last one that ends
+// in "...]" stands for all that follows, flags of another program included.
 type flagSet struct {
 	*flag.FlagSet
 	args []string
-	out  io.Writer // for help
+	std  stdio // for help
 }
 
 func newFlags(std stdio, name, args string) *flagSet {
-	fs := &flagSet{flag.NewFlagSet(name, flag.ContinueOnError), strings.Fields(args), std.out}
+	fs := &flagSet{flag.NewFlagSet(name, flag.ContinueOnError), strings.Fields(args), std}
 	fs.SetOutput(io.Discard) // what package flag says of mistakes is in its error too
 	return fs
 }
 
-func (fs *flagSet) use() string { return strings.Join(append([]string{fs.Name()}, fs.args...), " ") }
+// open tells that the arguments end with those of another program.
+func (fs *flagSet) open() bool {
+	return len(fs.args) > 0 && strings.HasSuffix(fs.args[len(fs.args)-1], "...]")
+}
+
+// use is the command with its arguments.
+func (fs *flagSet) use() string {
+	if fs.open() {
+		return fs.Name() + " -- " + strings.Join(fs.args, " ")
+	}
+	return strings.Join(append([]string{fs.Name()}, fs.args...), " ")
+}
+
+// withFlags is use with the place of the flags: before those of another program.
+func (fs *flagSet) withFlags() string {
+	if fs.open() {
+		return fs.Name() + " [flags] -- " + strings.Join(fs.args, " ")
+	}
+	return fs.use() + " [flags]"
+}
 
 // repeats tells that the last argument may be given more than once: "[HOST]...".
 func (fs *flagSet) repeats() bool {
@@ -42,16 +62,34 @@ func (fs *flagSet) repeats() bool {
 
 // print shows the flags with two dashes, as they are written everywhere else.
 func (fs *flagSet) print() {
-	fmt.Fprintf(fs.out, "Use: kortti %s [flags]\n", fs.use())
-	tw := tabwriter.NewWriter(fs.out, 0, 0, 2, ' ', 0)
+	if fs.std.describe != nil {
+		fs.std.describe(description{flags: fs})
+		return
+	}
+	fmt.Fprintf(fs.std.out, "Use: kortti %s\n", fs.withFlags())
+	tw := tabwriter.NewWriter(fs.std.out, 0, 0, 2, ' ', 0)
 	fs.VisitAll(func(f *flag.Flag) {
-		value, text := flag.UnquoteUsage(f)
-		if f.DefValue != "" && f.DefValue != "false" {
-			text += fmt.Sprintf(" (default: %s)", f.DefValue)
-		}
-		fmt.Fprintf(tw, "  %s\t%s\n", strings.TrimSpace("--"+f.Name+" "+value), text)
+		value, text := usageOf(f)
+		fmt.Fprintf(tw, "  %s\t%s\n", strings.TrimSpace(dashes(f)+" "+value), text)
 	})
 	tw.Flush()
+}
+
+// usageOf is the name of a flag's value, "" where it takes none, and its text.
+func usageOf(f *flag.Flag) (value, text string) {
+	value, text = flag.UnquoteUsage(f)
+	if f.DefValue != "" && f.DefValue != "false" {
+		text += fmt.Sprintf(" (default: %s)", f.DefValue)
+	}
+	return value, text
+}
+
+// dashes is a flag as it is written: a letter alone with one dash.
+func dashes(f *flag.Flag) string {
+	if len(f.Name) == 1 {
+		return "-" + f.Name
+	}
+	return "--" + f.Name
 }
 
 // parse lets flags stand before and after the other arguments and checks that
@@ -64,14 +102,18 @@ func parse(fs *flagSet, args []string) ([]string, error) {
 				fs.print()
 				return nil, err
 			}
-			return nil, &usageError{err.Error(), fs.use() + " [flags] (--help lists them)"}
+			return nil, &usageError{err.Error(), fs.withFlags() + " (--help lists them)"}
+		}
+		if fs.open() {
+			rest = fs.Args()
+			break
 		}
 		if fs.NArg() == 0 {
 			break
 		}
 		rest, args = append(rest, fs.Arg(0)), fs.Args()[1:]
 	}
-	if len(rest) > len(fs.args) && !fs.repeats() {
+	if len(rest) > len(fs.args) && !fs.open() && !fs.repeats() {
 		return nil, &usageError{fmt.Sprintf("%q is one argument too many", rest[len(fs.args)]), fs.use()}
 	}
 	for i, name := range fs.args {
@@ -87,6 +129,10 @@ func parse(fs *flagSet, args []string) ([]string, error) {
 func verb(std stdio, name, usage string, args []string) (string, []string, error) {
 	uses := strings.Split(usage, " | ")
 	if len(args) > 0 && isHelp(args[0]) {
+		if std.describe != nil {
+			std.describe(description{uses: uses})
+			return "", nil, flag.ErrHelp
+		}
 		for _, use := range uses {
 			fmt.Fprintf(std.out, "Use: kortti %s %s\n", name, use)
 		}

@@ -41,6 +41,8 @@ type command struct {
 type stdio struct {
 	in       io.Reader
 	out, err io.Writer
+	// describe, if there, is handed what --help would print: see table.
+	describe func(description)
 }
 
 func commands() []command {
@@ -54,6 +56,8 @@ func commands() []command {
 		{"lock", "[CARD]", "lock the card, or all cards", runLock},
 		{"pin", pinUsage, "a new PIN for the card, by the old one or the PUK", runPIN},
 		{"prompt", "[--once]", "answer the agent's questions on this terminal", runPrompt},
+		{"exec", "-- PROGRAM [ARG...]", "run a program so that it reaches listed hosts with the card", runExec},
+		{"get", "URL", "get a web page with the card", runGet},
 		{"hosts", hostsUsage, "the hosts that get the card's certificate", runHosts},
 		{"trust", trustUsage, "make browsers trust the local roots of the listed hosts", runTrust},
 		{"why", "HOST", "which certificate a host would get, and why", runWhy},
@@ -67,7 +71,7 @@ func commands() []command {
 func main() {
 	card.RunIfChild()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, stdio{os.Stdin, os.Stdout, os.Stderr}, os.Args[1:])
+	code := run(ctx, stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.Args[1:])
 	stop()
 	os.Exit(code)
 }

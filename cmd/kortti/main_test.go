@@ -156,13 +156,35 @@ func site(ts *testscript.TestScript, _ bool, _ []string) {
 		ts.Check(err)
 		clients.AddCert(ca)
 	}
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		io.WriteString(w, "hello "+r.TLS.PeerCertificates[0].Subject.CommonName+"\n")
-	}))
+	server := httptest.NewUnstartedServer(pages())
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients}
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0) // `kortti why` ends handshakes half-way
 	server.StartTLS()
 	ts.Defer(server.Close)
 	ts.Setenv("SITE", strings.TrimPrefix(server.URL, "https://"))
 	ts.Check(os.WriteFile(ts.MkAbs("site-roots.pem"), pki.WebRootsPEM(), 0o600))
+}
+
+// pages are what site serves: / greets the card's owner.
+func pages() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/{$}", func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "hello "+r.TLS.PeerCertificates[0].Subject.CommonName+"\n")
+	})
+	mux.HandleFunc("/header", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("X-Own")+"\n") })
+	mux.HandleFunc("/long", func(w http.ResponseWriter, r *http.Request) {
+		for range 200 {
+			w.Write(make([]byte, 100_000))
+		}
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, "there is no such page", http.StatusNotFound)
+	})
+	for from, to := range map[string]string{
+		"/elsewhere": "https://asks.kortti.test/", "/header-elsewhere": "https://asks.kortti.test/header",
+		"/plain": "http://site.kortti.test/", "/around": "/around",
+	} {
+		mux.Handle(from, http.RedirectHandler(to, http.StatusFound))
+	}
+	return mux
 }
