@@ -20,8 +20,9 @@ func wrongUse(format string, args ...any) error {
 }
 
 // flagSet is a command's flags and the names of the arguments that it takes,
-// those that may be left out in brackets: "HOST", "[CARD]". A last one that ends
-// in "...]" stands for all that follows, flags of another program included.
+// those that may be left out in brackets: "HOST", "[CARD]". The last may come
+// again where it ends in "...": "[HOST]...". Where it ends in "...]" it stands
+// for all that follows, flags of another program included.
 type flagSet struct {
 	*flag.FlagSet
 	args []string
@@ -37,6 +38,11 @@ func newFlags(std stdio, name, args string) *flagSet {
 // open tells that the arguments end with those of another program.
 func (fs *flagSet) open() bool {
 	return len(fs.args) > 0 && strings.HasSuffix(fs.args[len(fs.args)-1], "...]")
+}
+
+// many tells that the last argument may come again.
+func (fs *flagSet) many() bool {
+	return len(fs.args) > 0 && strings.HasSuffix(fs.args[len(fs.args)-1], "...")
 }
 
 // use is the command with its arguments.

@@ -4,15 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"text/tabwriter"
 
 	"github.com/kortti-id/kortti/agent/control"
 )
 
-const hostsUsage = "list | add HOST | remove HOST"
+const hostsUsage = "list | add HOST | remove HOST | presets"
 
+// runHosts lists the hosts where nothing else is said.
 func runHosts(ctx context.Context, std stdio, args []string) error {
+	if len(args) == 0 {
+		args = []string{"list"}
+	}
 	what, args, err := verb(std, "hosts", hostsUsage, args)
 	if err != nil {
 		return err
@@ -22,38 +25,10 @@ func runHosts(ctx context.Context, std stdio, args []string) error {
 		return addHost(ctx, std, args)
 	case "remove":
 		return removeHost(ctx, std, args)
+	case "presets":
+		return listPresets(std, args)
 	}
 	return listHosts(ctx, std, args)
-}
-
-func addHost(ctx context.Context, std stdio, args []string) error {
-	fs := newFlags(std, "hosts add", "HOST")
-	socket := socketFlag(fs)
-	h := control.Host{}
-	fs.StringVar(&h.Card, "card", "auto", "always use the certificate with this `SHA-256` there (see: kortti certs --json), or auto")
-	fs.StringVar(&h.Consent, "consent", "ask", "what happens when a program wants to use the card there for the first time: `ask|always`")
-	fs.StringVar(&h.Address, "address", "", "connect to this `HOST:PORT` instead of asking DNS")
-	fs.StringVar(&h.TLSRoots, "tls-roots", "", "PEM `FILE` with extra roots for the host's own certificate")
-	rest, err := parse(fs, args)
-	if err != nil {
-		return err
-	}
-	h.Name = rest[0]
-	if h.TLSRoots != "" { // the agent has another working directory
-		if h.TLSRoots, err = filepath.Abs(h.TLSRoots); err != nil {
-			return err
-		}
-	}
-	return withAgent(*socket, func(c *control.Client) error {
-		put, err := c.PutHost(ctx, h)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(std.out, "%s is listed: programs that use the proxy get the card's certificate there.\n", put.Name)
-		fmt.Fprintf(std.out, "Browsers must trust its local root, and must be started again then: kortti trust install %s\n", put.Name)
-		fmt.Fprintf(std.out, "Programs that take a root from a file: kortti trust print %s > root.pem\n", put.Name)
-		return nil
-	})
 }
 
 func removeHost(ctx context.Context, std stdio, args []string) error {

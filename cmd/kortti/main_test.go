@@ -140,11 +140,12 @@ func proxyAddress(ts *testscript.TestScript, _ bool, _ []string) {
 
 // site ("site") starts the hosts site.kortti.test and asks.kortti.test, which want a
 // certificate of the test PKI in cards-pki and answer with its name. Their address
-// is in $SITE, the roots of their own certificate are in site-roots.pem.
+// is in $SITE, the roots of their own certificate are in site-roots.pem. The host
+// door.kortti.test at $DOOR asks for none; its /login leads to them as localhost.
 func site(ts *testscript.TestScript, _ bool, _ []string) {
 	pki, err := fineidtest.Load(ts.MkAbs("cards-pki"))
 	ts.Check(err)
-	certificate, err := pki.ServerCert("site.kortti.test", "asks.kortti.test")
+	certificate, err := pki.ServerCert("site.kortti.test", "asks.kortti.test", "localhost")
 	ts.Check(err)
 	clients := x509.NewCertPool()
 	for rest := append(pki.RootsPEM(), pki.IssuingPEM()...); ; {
@@ -162,6 +163,14 @@ func site(ts *testscript.TestScript, _ bool, _ []string) {
 	server.StartTLS()
 	ts.Defer(server.Close)
 	ts.Setenv("SITE", strings.TrimPrefix(server.URL, "https://"))
+	door := httptest.NewUnstartedServer(doorPages(strings.Replace(server.URL, "127.0.0.1", "localhost", 1)))
+	certificate, err = pki.ServerCert("door.kortti.test")
+	ts.Check(err)
+	door.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
+	door.Config.ErrorLog = server.Config.ErrorLog
+	door.StartTLS()
+	ts.Defer(door.Close)
+	ts.Setenv("DOOR", strings.TrimPrefix(door.URL, "https://"))
 	ts.Check(os.WriteFile(ts.MkAbs("site-roots.pem"), pki.WebRootsPEM(), 0o600))
 }
 
@@ -186,5 +195,18 @@ func pages() http.Handler {
 	} {
 		mux.Handle(from, http.RedirectHandler(to, http.StatusFound))
 	}
+	return mux
+}
+
+// doorPages are what the host that asks for no certificate serves; its login
+// leads to another one.
+func doorPages(login string) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/login", http.RedirectHandler(login+"/", http.StatusFound))
+	mux.HandleFunc("/page", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("/form", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		io.WriteString(w, "<form method=post action=/next><input name=user></form>")
+	})
 	return mux
 }
