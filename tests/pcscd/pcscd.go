@@ -155,9 +155,11 @@ type Service struct {
 }
 
 // Start starts pcscd, which ends with the test, and returns when it can be
-// reached and both readers take cards.
+// reached and both readers take cards. OpenSC keeps copies of a card's files by
+// its serial number: those of other tests' cards are out of the way.
 func Start(t testing.TB) *Service {
 	t.Helper()
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	config := t.TempDir()
 	if err := os.WriteFile(filepath.Join(config, "vpcd"), []byte(readers), 0o644); err != nil {
 		t.Fatal(err)
