@@ -42,7 +42,7 @@ const endTime = 3 * time.Second
 // Options say what an agent runs with.
 type Options struct {
 	Config *config.Config
-	// StateDir holds roots, consents, choices and the audit file; "" means
+	// StateDir holds roots, consents, choices, profiles and the audit file; "" means
 	// config.DefaultState.
 	StateDir string
 	// Home is below which the browsers' trust stores are looked for; "" means the
@@ -81,6 +81,7 @@ type Agent struct {
 	desk      *prompt.Desk
 	consents  *consent.Store
 	choices   *choices
+	profiles  *profiles
 	audit     *audit.File
 	roots     *roots.Store
 	transport *tlsclient.Transport
@@ -142,7 +143,7 @@ func assemble(o Options, open func(card.Config) (cards, tlsclient.Source, error)
 	a.screen = screen.New(screen.Config{Buses: o.Buses, Lock: a.away, Log: a.log})
 	a.transport = tlsclient.New(tlsclient.Config{
 		Source: recorder{source, a}, Permit: a.permit, Unlock: a.unlock, Choose: a.choose,
-		HostSettings: a.hostSettings, Distrusted: roots.IsLocal, Log: a.log,
+		HostSettings: a.hostSettings, Profiles: a.profiles, Distrusted: roots.IsLocal, Log: a.log,
 	})
 	a.onClose(a.transport.Close)
 	a.onClose(a.desk.Close) // before the transport waits for those who wait for prompts
@@ -189,6 +190,9 @@ func (a *Agent) openState() (err error) {
 		return err
 	}
 	if a.choices, err = openChoices(filepath.Join(dir, "choices.json")); err != nil {
+		return err
+	}
+	if a.profiles, err = openProfiles(filepath.Join(dir, "profiles.json")); err != nil {
 		return err
 	}
 	a.roots, err = roots.Open(filepath.Join(dir, "roots"), func(root *roots.Root, renewed bool) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -279,6 +280,11 @@ func (a *Agent) getWhy(r *http.Request) (any, error) {
 	for _, row := range why.Rows {
 		out.Rows = append(out.Rows, control.WhyRow{Certificate: row.Fingerprint.String(), Subject: row.Subject, Kept: row.Kept, Rule: row.Rule})
 	}
+	host, _, err := net.SplitHostPort(name)
+	if err != nil {
+		host = name
+	}
+	out.Profiles = a.profiles.of(host, port)
 	if why.Chosen != nil {
 		out.Chosen = why.Chosen.String()
 	}

@@ -131,6 +131,9 @@ type Config struct {
 	// from, whatever the host's RootCAs or the system say; nil distrusts none.
 	Distrusted func(anchor *x509.Certificate) bool
 
+	// Profiles keeps what is learned about hosts; nil means in memory.
+	Profiles ProfileStore
+
 	// DialContext connects; nil means a net.Dialer.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -219,6 +222,9 @@ func New(config Config) *Transport {
 	}
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)
+	}
+	if t.config.Profiles == nil {
+		t.config.Profiles = new(memory)
 	}
 	if t.config.DialContext == nil {
 		t.config.DialContext = (&net.Dialer{}).DialContext

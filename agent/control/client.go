@@ -130,6 +130,18 @@ func (c *Client) Consents(ctx context.Context) ([]Consent, error) {
 	return get[[]Consent](ctx, c, "/v1/consents")
 }
 
+// Profiles returns what was learned about hosts.
+func (c *Client) Profiles(ctx context.Context) ([]Profile, error) {
+	return get[[]Profile](ctx, c, "/v1/profiles")
+}
+
+// ResetProfile has the agent forget what it has learned about a host ("name" or
+// "name:port"; a name alone means all its ports) and close its connections.
+func (c *Client) ResetProfile(ctx context.Context, host string) error {
+	_, err := call[struct{}](ctx, c, http.MethodDelete, "/v1/profiles/"+url.PathEscape(host), nil)
+	return err
+}
+
 // DeleteConsent takes a consent back; id "" means all.
 func (c *Client) DeleteConsent(ctx context.Context, id string) error {
 	path := "/v1/consents"

@@ -401,6 +401,24 @@ type Why struct {
 	AcceptableCAs []string `json:"acceptable_cas"`
 	Rows          []WhyRow `json:"rows"`
 	Chosen        string   `json:"chosen,omitempty"`
+	// Profiles are what was learned about the host, one for each port.
+	Profiles []Profile `json:"profiles,omitempty"`
+}
+
+// Profile is what was learned about a host that cannot be served in the usual
+// way; GET /v1/profiles lists them all. Reason says what the host did.
+type Profile struct {
+	Host string `json:"host"`
+	Port string `json:"port"`
+	// HTTP1: the host gets HTTP/1.1 alone.
+	HTTP1 bool `json:"http1"`
+	// TLS12Renegotiation: some paths get connections of their own, over TLS 1.2,
+	// because the host asks for the certificate only after the request.
+	TLS12Renegotiation bool `json:"tls12_renegotiation"`
+	// WarmUp: before a request with a body goes one without.
+	WarmUp bool      `json:"warm_up"`
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
 }
 
 // WhyRow is one certificate's line in a Why.

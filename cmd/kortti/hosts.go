@@ -108,6 +108,9 @@ func runWhy(ctx context.Context, std stdio, args []string) error {
 			return printJSON(std.out, why)
 		}
 		printWhy(std, why)
+		for _, p := range why.Profiles {
+			printProfile(std, p)
+		}
 		return nil
 	})
 }
