@@ -3,6 +3,7 @@ package truststore
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,7 +11,7 @@ import (
 )
 
 // mozilla are the folders, below the home folder, in which Firefox and its kin
-// have profiles.ini. For those with programs, a missing profile is worth telling.
+// have profiles.ini.
 var mozilla = []struct{ name, folder string }{
 	{firefoxName, ".mozilla/firefox"},
 	{firefoxName, ".config/mozilla/firefox"}, // new installations since Firefox 147
@@ -79,18 +80,24 @@ func readProfiles(folder string) []profile {
 			if !filepath.IsAbs(p.path) {
 				p.path = filepath.Join(folder, p.path)
 			}
-			known := slices.ContainsFunc(found, func(q profile) bool { return q.path == p.path })
-			if !known && isFolder(p.path) {
+			i := slices.IndexFunc(found, func(q profile) bool { return q.path == p.path })
+			switch {
+			case i >= 0:
+				found[i].name = cmp.Or(found[i].name, p.name)
+			case isFolder(p.path):
 				found = append(found, p)
 			}
 		}
+	}
+	for i := range found {
+		found[i].name = cmp.Or(found[i].name, filepath.Base(found[i].path))
 	}
 	return found
 }
 
 // parseProfiles reads profiles.ini ([Profile0] Name, IsRelative, Path and
 // [Install…] Default) or installs.ini ([…] Default). Paths are as they stand
-// there: absolute, or below the file's folder.
+// there: absolute, or below the file's folder. An installation has no name.
 func parseProfiles(data []byte) (found []profile) {
 	var section string
 	values := map[string]string{}
@@ -100,12 +107,7 @@ func parseProfiles(data []byte) (found []profile) {
 			path = values["Default"] // of an installation; in a profile it is a flag
 		}
 		if path != "" && section != "" && section != "General" && !strings.ContainsRune(path, 0) {
-			path = filepath.Clean(path)
-			name := values["Name"]
-			if name == "" {
-				name = filepath.Base(path)
-			}
-			found = append(found, profile{name, path})
+			found = append(found, profile{values["Name"], filepath.Clean(path)})
 		}
 		clear(values)
 	}

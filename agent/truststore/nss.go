@@ -57,32 +57,79 @@ func (m *Machine) listNSS(ctx context.Context, s Store) ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	var entries []Entry
-	allTrusted := map[string]bool{} // by nickname: which of several has which flags is not told
-	var names []string
-	for _, r := range parseList(out) {
-		if !r.mayBeLocal() {
-			continue
+	rows := parseList(out)
+	found := &subjects{certificates: map[string][]*x509.Certificate{}, of: map[string]string{}}
+	lookUp := func(which func(row) bool) error {
+		for _, r := range rows {
+			if _, known := found.of[r.nickname]; known || !which(r) {
+				continue
+			}
+			out, err := m.certutil(ctx, "-L", "-d", database(s), "-n", r.nickname, "-a")
+			if err != nil {
+				return err
+			}
+			found.add(r.nickname, certificates(out))
 		}
-		if before, again := allTrusted[r.nickname]; again {
-			allTrusted[r.nickname] = before && r.trusted()
-			continue
-		}
-		allTrusted[r.nickname] = r.trusted()
-		names = append(names, r.nickname)
+		return nil
 	}
-	for _, name := range names {
-		out, err := m.certutil(ctx, "-L", "-d", database(s), "-n", name, "-a")
-		if err != nil {
-			return nil, err
+	if err := lookUp(row.mayBeLocal); err != nil {
+		return nil, err
+	}
+	entries, complete := found.local(rows)
+	if !complete {
+		err = lookUp(func(row) bool { return true })
+		entries, _ = found.local(rows)
+	}
+	return entries, err
+}
+
+// subjects are certificates by what they are issued to. NSS finds a nickname's
+// certificate, takes its subject, and lists all that have it, whatever their
+// nicknames are: so the certificates of one subject have as many rows, but which
+// row is whose is not told.
+type subjects struct {
+	order        []string
+	certificates map[string][]*x509.Certificate // by subject
+	of           map[string]string              // subjects by nickname
+}
+
+func (f *subjects) add(nickname string, list []*x509.Certificate) {
+	f.of[nickname] = ""
+	for _, c := range list {
+		subject := string(c.RawSubject)
+		f.of[nickname] = subject
+		if f.certificates[subject] == nil {
+			f.order = append(f.order, subject)
 		}
-		for _, c := range certificates(out) {
-			if roots.IsLocal(c) {
-				entries = append(entries, Entry{Nickname: name, Certificate: c, Trusted: allTrusted[name]})
+		if !contains(f.certificates[subject], c) {
+			f.certificates[subject] = append(f.certificates[subject], c)
+		}
+	}
+}
+
+// local gives the local roots, each with one of its subject's rows. They count
+// as trusted if all of the subject are. It is not complete while rows of a local
+// root's subject have not been looked up, because their nicknames are none of ours.
+func (f *subjects) local(rows []row) (entries []Entry, complete bool) {
+	complete = true
+	for _, subject := range f.order {
+		list := f.certificates[subject]
+		if !roots.IsLocal(list[0]) {
+			continue
+		}
+		var names []string
+		trusted := true
+		for _, r := range rows {
+			if f.of[r.nickname] == subject {
+				names, trusted = append(names, r.nickname), trusted && r.trusted()
 			}
 		}
+		complete = complete && len(names) == len(list)
+		for i, c := range list[:min(len(list), len(names))] {
+			entries = append(entries, Entry{Nickname: names[i], Certificate: c, Trusted: trusted})
+		}
 	}
-	return entries, nil
+	return entries, complete
 }
 
 // certificates are those of a PEM text; what is no certificate is left out.
@@ -126,8 +173,8 @@ func (m *Machine) checkWrite(ctx context.Context, s Store) error {
 // planNSS is what brings a database from what it has to what it should: every
 // root of want once and trusted, none that drop names. certutil deletes by
 // nickname and one certificate at a time, of several with that nickname
-// whichever it likes; NSS sees to it that they all have one subject, so they are
-// all local roots. So all of a nickname go, and those that were to stay come back.
+// whichever it likes. So all of a subject go, and those that were to stay come
+// back.
 func (m *Machine) planNSS(s Store, have []Entry, want []*x509.Certificate, drop func(Entry) bool) ([]Command, error) {
 	var plan []Command
 	if !s.Present {
@@ -139,9 +186,7 @@ func (m *Machine) planNSS(s Store, have []Entry, want []*x509.Certificate, drop 
 			Command{Argv: []string{"certutil", "-N", "-d", database(s), "--empty-password"}})
 	}
 	add := append([]*x509.Certificate(nil), want...)
-	groups, order := byNickname(have)
-	for _, name := range order {
-		group := groups[name]
+	for _, group := range bySubject(have) {
 		if keeps(group, want, drop) {
 			for _, e := range group {
 				add = without(add, e.Certificate)
@@ -149,7 +194,7 @@ func (m *Machine) planNSS(s Store, have []Entry, want []*x509.Certificate, drop 
 			continue
 		}
 		for _, e := range group {
-			plan = append(plan, Command{Argv: []string{"certutil", "-D", "-d", database(s), "-n", name}})
+			plan = append(plan, Command{Argv: []string{"certutil", "-D", "-d", database(s), "-n", e.Nickname}})
 			if !drop(e) && !contains(add, e.Certificate) {
 				add = append(add, e.Certificate)
 			}
@@ -165,7 +210,7 @@ func (m *Machine) planNSS(s Store, have []Entry, want []*x509.Certificate, drop 
 	return plan, nil
 }
 
-// keeps says whether all certificates of a nickname may stay as they are.
+// keeps says whether all certificates of a subject may stay as they are.
 func keeps(group []Entry, want []*x509.Certificate, drop func(Entry) bool) bool {
 	for _, e := range group {
 		if drop(e) || !e.Trusted && contains(want, e.Certificate) {
@@ -175,15 +220,19 @@ func keeps(group []Entry, want []*x509.Certificate, drop func(Entry) bool) bool 
 	return true
 }
 
-func byNickname(entries []Entry) (groups map[string][]Entry, order []string) {
-	groups = map[string][]Entry{}
+// bySubject groups entries by what they are issued to, in order.
+func bySubject(entries []Entry) (groups [][]Entry) {
+	place := map[string]int{}
 	for _, e := range entries {
-		if groups[e.Nickname] == nil {
-			order = append(order, e.Nickname)
+		subject := string(e.Certificate.RawSubject)
+		i, known := place[subject]
+		if !known {
+			i = len(groups)
+			place[subject], groups = i, append(groups, nil)
 		}
-		groups[e.Nickname] = append(groups[e.Nickname], e)
+		groups[i] = append(groups[i], e)
 	}
-	return groups, order
+	return groups
 }
 
 func contains(list []*x509.Certificate, c *x509.Certificate) bool {
