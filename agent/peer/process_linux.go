@@ -2,104 +2,152 @@ package peer
 
 import (
 	"fmt"
+	"iter"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 )
 
-// processes finds the process that holds a socket. The processes that were
-// found last are looked at first: programs come back, and a full search reads
-// every descriptor of the user.
+// processes finds the processes that hold sockets. A search reads every
+// descriptor of the user, so there is one at a time, and it is for all who have
+// asked since the last one began: a thousand connections at once cost little
+// more than one.
 type processes struct {
-	mu     sync.Mutex
-	recent []int // guarded by mu; the last found first
+	searching sync.Mutex // held during a search
+	recent    []int      // guarded by searching; the processes found last, the last first
+
+	mu   sync.Mutex // guards next; taken while searching, never the other way round
+	next *search    // begins when the search under way has ended; nil until somebody asks
 }
 
-// recentProcesses is how many found processes are remembered.
+// search is one look through the processes.
+type search struct {
+	wanted map[uint32]bool    // the inodes of sockets
+	found  map[uint32]Program // nil before the search has ended; guarded by processes.searching
+}
+
+// recentProcesses is how many found processes are remembered: programs come
+// back, so they are looked at first.
 const recentProcesses = 8
 
+// find looks for a socket of the user; uid is the same in all calls.
 func (p *processes) find(uid, inode uint32) Program {
 	p.mu.Lock()
-	recent := slices.Clone(p.recent)
+	if p.next == nil {
+		p.next = &search{wanted: make(map[uint32]bool)}
+	}
+	mine := p.next
+	mine.wanted[inode] = true
 	p.mu.Unlock()
-	for _, pid := range recent {
-		if program, ok := holder(pid, uid, inode); ok {
+
+	p.searching.Lock()
+	defer p.searching.Unlock()
+	if mine.found == nil { // nobody has begun it
+		p.mu.Lock()
+		p.next = nil // who asks from now on waits for another
+		p.mu.Unlock()
+		p.run(mine, uid)
+	}
+	return mine.found[inode]
+}
+
+// run looks through the processes. The caller holds searching.
+func (p *processes) run(s *search, uid uint32) {
+	s.found = make(map[uint32]Program)
+	look := func(pid int) {
+		if holds(pid, uid, s.wanted, s.found) {
 			p.remember(pid)
-			return program
 		}
+	}
+	recent := slices.Clone(p.recent)
+	for _, pid := range recent {
+		look(pid)
 	}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return Program{}
+		return
 	}
 	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
+		if len(s.found) == len(s.wanted) {
+			return
 		}
-		if program, ok := holder(pid, uid, inode); ok {
-			p.remember(pid)
-			return program
+		if pid, err := strconv.Atoi(e.Name()); err == nil && !slices.Contains(recent, pid) {
+			look(pid)
 		}
 	}
-	return Program{}
 }
 
 func (p *processes) remember(pid int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.recent = slices.DeleteFunc(p.recent, func(other int) bool { return other == pid })
 	p.recent = slices.Insert(p.recent, 0, pid)
 	p.recent = p.recent[:min(len(p.recent), recentProcesses)]
 }
 
-// holder looks whether the process is the user's and holds the socket, and if
-// so, what it runs.
-func holder(pid int, uid, inode uint32) (Program, bool) {
+// holds looks which of the wanted sockets the process holds, if it is the user's,
+// and adds what it runs to found.
+func holds(pid int, uid uint32, wanted map[uint32]bool, found map[uint32]Program) (any bool) {
 	proc := fmt.Sprintf("/proc/%d", pid)
 	info, err := os.Stat(proc)
 	if err != nil {
-		return Program{}, false
+		return false
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Uid != uid {
-		return Program{}, false
+		return false
 	}
-	fd := descriptor(proc, inode)
-	if fd == "" {
-		return Program{}, false
-	}
-	path := executable(proc)
-	// The number may have gone to another process in the meantime.
-	if link, err := os.Readlink(fd); err != nil || link != socketLink(inode) {
-		return Program{}, false
-	}
-	return Program{PID: pid, Path: path}, true
-}
-
-func socketLink(inode uint32) string { return fmt.Sprintf("socket:[%d]", inode) }
-
-// descriptor gives the /proc name of the process's descriptor of the socket,
-// or "".
-func descriptor(proc string, inode uint32) string {
-	dir, err := os.Open(proc + "/fd")
-	if err != nil {
-		return ""
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return ""
-	}
-	want := socketLink(inode)
-	for _, name := range names {
-		fd := proc + "/fd/" + name
-		if link, err := os.Readlink(fd); err == nil && link == want {
-			return fd
+	var path string
+	for fd, inode := range sockets(proc) {
+		if len(found) == len(wanted) {
+			break
+		}
+		if _, known := found[inode]; known || !wanted[inode] {
+			continue
+		}
+		if !any {
+			path = executable(proc)
+		}
+		// The number may have gone to another process in the meantime.
+		if now, ok := socketOf(fd); ok && now == inode {
+			found[inode] = Program{PID: pid, Path: path}
+			any = true
 		}
 	}
-	return ""
+	return any
+}
+
+// sockets gives the /proc names of the process's descriptors of sockets, with
+// the sockets' inodes.
+func sockets(proc string) iter.Seq2[string, uint32] {
+	return func(yield func(string, uint32) bool) {
+		dir, err := os.Open(proc + "/fd")
+		if err != nil {
+			return
+		}
+		defer dir.Close()
+		names, err := dir.Readdirnames(-1)
+		if err != nil {
+			return
+		}
+		for _, name := range names {
+			fd := proc + "/fd/" + name
+			if inode, ok := socketOf(fd); ok && !yield(fd, inode) {
+				return
+			}
+		}
+	}
+}
+
+// socketOf reads the link of a descriptor: "socket:[INODE]" (proc_pid_fd(5)).
+func socketOf(fd string) (inode uint32, ok bool) {
+	link, err := os.Readlink(fd)
+	if err != nil {
+		return 0, false
+	}
+	digits, ok := strings.CutPrefix(link, "socket:[")
+	n, err := strconv.ParseUint(strings.TrimSuffix(digits, "]"), 10, 32)
+	return uint32(n), ok && err == nil
 }
 
 // executable gives the path of the file that the process runs, or "".
