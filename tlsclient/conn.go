@@ -1,6 +1,7 @@
 package tlsclient
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,18 +24,46 @@ type conn struct {
 	wire    *wire
 	born    time.Time
 	h2      bool
-	resumed bool
-	signed  bool // its handshake cost a signature
+	version uint16 // of TLS
+	later   bool   // the host may ask for a certificate after a request
+
+	shaken atomic.Bool // its first handshake is over
+	asked  atomic.Bool // the host has asked for a certificate after a request, unexpectedly
+	signed atomic.Bool // a handshake on it has cost a signature
+	owed   atomic.Bool // no request has accounted for that signature yet
+	proven atomic.Bool // a response has come since: the host has accepted the certificate
 
 	// Guarded by the pool's lock.
-	uses   int  // requests between their reservation and their response or error
-	proven bool // a response has come: the host has accepted the certificate
-	used   bool // a request was handed to it
+	uses int  // requests between their reservation and their response or error
+	used bool // a request was handed to it
+}
+
+// present returns what answers a host that asks for a certificate on c.
+func (c *conn) present(certificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error)) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	return func(cri *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		if c.shaken.Load() && !c.later {
+			c.asked.Store(true)
+			return nil, ErrAsksLater
+		}
+		cert, err := certificate(cri)
+		if err == nil {
+			c.proven.Store(false)
+			c.signed.Store(true)
+			c.owed.Store(true)
+		}
+		return cert, err
+	}
 }
 
 // roundTrip hands a request over. again says that the request failed, that the
 // host cannot have seen it and that its body is untouched.
 func (c *conn) roundTrip(req *http.Request, body *body) (resp *http.Response, err error, again bool) {
+	c.use()
+	if c.later && !c.signed.Load() && !repeatable(req) {
+		if err := c.warmUp(req); err != nil {
+			return c.failed(req, body, err, true)
+		}
+	}
 	var headersOut atomic.Bool
 	out := req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		WroteHeaders: func() { headersOut.Store(true) },
@@ -50,7 +81,13 @@ func (c *conn) roundTrip(req *http.Request, body *body) (resp *http.Response, er
 		}
 		return resp, nil, false
 	}
-	again = (!headersOut.Load() || unprocessed(err)) && body.detach() && req.Context().Err() == nil
+	return c.failed(req, body, err, !headersOut.Load() || unprocessed(err))
+}
+
+// failed settles a request that has failed; unseen says that the host cannot
+// have seen it.
+func (c *conn) failed(req *http.Request, body *body, err error, unseen bool) (_ *http.Response, _ error, again bool) {
+	again = unseen && body.detach() && req.Context().Err() == nil
 	o := failed
 	if req.Context().Err() != nil || body.failed() {
 		o = unknown
@@ -61,9 +98,43 @@ func (c *conn) roundTrip(req *http.Request, body *body) (resp *http.Response, er
 	return nil, err, again
 }
 
+// warmUp makes a request without a body for the path of req, so that the host
+// asks for its certificate now. What the host answers is for req to hear too.
+func (c *conn) warmUp(req *http.Request) error {
+	if err := c.head(req.Context(), placeOf(req)); err != nil {
+		return err
+	}
+	return c.cc.Reserve() // anew: the first reservation is used up
+}
+
+// head makes a HEAD request for a place, with nothing of a person's in it.
+func (c *conn) head(ctx context.Context, at place) error {
+	path, err := url.PathUnescape(at.path)
+	if err != nil {
+		return err
+	}
+	u := &url.URL{Scheme: "https", Host: strings.TrimSuffix(at.address(), ":443"), Path: path, RawPath: at.path}
+	req := (&http.Request{Method: http.MethodHead, URL: u, Header: http.Header{"User-Agent": {"Kortti"}}}).WithContext(ctx)
+	resp, err := c.cc.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// use notes that a request is handed to the connection.
+func (c *conn) use() {
+	c.pool.mu.Lock()
+	defer c.pool.unlock()
+	c.used = true
+}
+
 // alert returns the host's last word on a dead connection if it was a TLS alert
 // and has arrived, otherwise err. HTTP/2 tells only the streams that it had begun.
 func (c *conn) alert(err error) error {
+	if c.later { // net/http may be reading, for as long as the card signs; over HTTP/1.1 err is the alert
+		return err
+	}
 	c.wire.Close() // so that the read cannot block
 	_, last := c.tls.Read(make([]byte, 1))
 	var remote *net.OpError

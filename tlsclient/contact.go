@@ -26,12 +26,12 @@ type contact struct {
 	flight   *flight
 	target   target
 	settings HostSettings
+	later    *place            // where the host asks after a request; nil for the usual way
 	fixed    *card.Fingerprint // the identity chosen in an earlier round
 
 	// What the latest handshake came to; written inside it.
 	choice choice
 	picked *Identity // the identity that is to be used
-	signed bool      // its key was handed to the handshake
 	seq    uint64    // Transport.seq before the identities were looked at
 }
 
@@ -45,7 +45,7 @@ func (t *Transport) pool(ctx context.Context, tg target) (*pool, error) {
 			return p, nil
 		}
 		err := t.contacts.do(ctx, tg, func(ctx context.Context, f *flight) error {
-			c := &contact{t: t, flight: f, target: tg, settings: t.settings(tg)}
+			c := &contact{t: t, flight: f, target: tg, settings: t.settingsNow(tg)}
 			return c.run(ctx)
 		})
 		if err != nil {
@@ -82,19 +82,21 @@ func (c *contact) run(ctx context.Context) error {
 func (c *contact) round(ctx context.Context) error {
 	d := dialing{
 		target: c.target, settings: c.settings, wires: new(wires), sessions: new(sessions),
-		certificate: c.certificate,
+		certificate: c.certificate, later: c.later != nil,
 	}
 	if c.picked != nil {
 		d.maxTLS = c.picked.MaxVersion
 	}
-	c.choice, c.picked, c.signed = choice{}, nil, false
+	c.choice, c.picked = choice{}, nil
 	conn, err := c.t.dial(ctx, d)
+	if err == nil && c.later != nil {
+		err = c.hear(ctx, d, conn)
+	}
 	if err != nil {
 		d.wires.end(ErrClosed)
 		return err
 	}
-	conn.signed = c.signed
-	if err := c.publish(ctx, d, conn); err != nil {
+	if err := c.publish(ctx, d, conn, refusal{}); err != nil {
 		d.wires.end(err)
 		return err
 	}
@@ -116,9 +118,7 @@ func (c *contact) certificate(cri *tls.CertificateRequestInfo) (*tls.Certificate
 	if !c.picked.Unlocked || c.picked.MaxVersion != 0 && cri.Version > c.picked.MaxVersion {
 		return nil, errOutside
 	}
-	cert, err := c.t.certificate(*c.picked, c.target.host)
-	c.signed = err == nil
-	return cert, err
+	return c.t.certificate(*c.picked, c.target.host)
 }
 
 // certificate returns what the handshake needs to present an identity.
@@ -193,7 +193,7 @@ func (t *Transport) unlock(ctx context.Context, r UnlockRequest) error {
 
 // publish makes the pool known, unless the identity has ended since the
 // handshake looked at it or nobody may use the pool any more.
-func (c *contact) publish(ctx context.Context, d dialing, first *conn) error {
+func (c *contact) publish(ctx context.Context, d dialing, first *conn, refused refusal) error {
 	t := c.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -205,6 +205,12 @@ func (c *contact) publish(ctx context.Context, d dialing, first *conn) error {
 			return e.reason
 		}
 	}
-	t.pools[c.target] = newPool(t, d, c.picked, first)
+	pools := t.pools
+	if c.later != nil {
+		pools = t.later
+	}
+	p := newPool(t, d, c.picked, first)
+	p.refused = refused // nobody else knows the pool yet
+	pools[c.target] = p
 	return nil
 }

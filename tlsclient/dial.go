@@ -18,13 +18,14 @@ type dialing struct {
 	target   target
 	settings HostSettings
 	h1only   bool   // offer HTTP/1.1 alone
+	later    bool   // let the host ask for a certificate after a request, see Profile.TLS12Renegotiation
 	maxTLS   uint16 // the identity's limit; 0 means none
 	wires    *wires
 	sessions *sessions
 
 	// certificate answers a host that asks for a certificate. It runs inside
 	// the handshake: an error from it ends the handshake without a signature
-	// and comes out of dial.
+	// and comes out of dial, or out of a request where the host asks later.
 	certificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
 }
 
@@ -42,7 +43,8 @@ func (t *Transport) dial(ctx context.Context, d dialing) (*conn, error) {
 		return nil, err
 	}
 	started := time.Now()
-	tc := tls.Client(w, d.tlsConfig(t.config.Distrusted))
+	c := &conn{wire: w, later: d.later}
+	tc := tls.Client(w, d.tlsConfig(t.config.Distrusted, c))
 	shake, cancel := context.WithTimeout(ctx, t.config.HandshakeTimeout)
 	defer cancel()
 	if err := tc.HandshakeContext(shake); err != nil {
@@ -52,6 +54,7 @@ func (t *Transport) dial(ctx context.Context, d dialing) (*conn, error) {
 		}
 		return nil, &UpstreamError{address, "handshake", err}
 	}
+	c.shaken.Store(true)
 	state := tc.ConnectionState()
 	if state.DidResume {
 		t.resumed.Add(1)
@@ -65,7 +68,9 @@ func (t *Transport) dial(ctx context.Context, d dialing) (*conn, error) {
 		w.Close()
 		return nil, &UpstreamError{address, "handshake", err}
 	}
-	return &conn{cc: cc, tls: tc, wire: w, born: time.Now(), h2: state.NegotiatedProtocol == "h2", resumed: state.DidResume}, nil
+	c.cc, c.tls, c.born = cc, tc, time.Now()
+	c.h2, c.version = state.NegotiatedProtocol == "h2", state.Version
+	return c, nil
 }
 
 func (t *Transport) connect(ctx context.Context, d dialing) (net.Conn, error) {
@@ -81,18 +86,25 @@ func (t *Transport) connect(ctx context.Context, d dialing) (net.Conn, error) {
 	return t.config.DialContext(ctx, "tcp", address)
 }
 
-func (d dialing) tlsConfig(distrusted func(*x509.Certificate) bool) *tls.Config {
+func (d dialing) tlsConfig(distrusted func(*x509.Certificate) bool, conn *conn) *tls.Config {
 	c := &tls.Config{
-		ServerName:           d.target.host,
-		RootCAs:              d.settings.RootCAs,
-		MinVersion:           tls.VersionTLS12, // in TLS 1.1 the key would be handed a bare digest
-		MaxVersion:           lower(d.settings.MaxVersion, d.maxTLS),
-		NextProtos:           []string{"h2", "http/1.1"},
-		ClientSessionCache:   d.sessions,
-		GetClientCertificate: d.certificate,
+		ServerName:         d.target.host,
+		RootCAs:            d.settings.RootCAs,
+		MinVersion:         tls.VersionTLS12, // in TLS 1.1 the key would be handed a bare digest
+		MaxVersion:         lower(d.settings.MaxVersion, d.maxTLS),
+		NextProtos:         []string{"h2", "http/1.1"},
+		ClientSessionCache: d.sessions,
+		// Where it is not expected, a renegotiation is allowed to begin only to
+		// hear whether the host wants a certificate: see conn.present.
+		Renegotiation:        tls.RenegotiateOnceAsClient,
+		GetClientCertificate: conn.present(d.certificate),
 	}
-	if d.h1only || d.settings.ForceHTTP1 {
+	if d.h1only || d.later || d.settings.ForceHTTP1 {
 		c.NextProtos = []string{"http/1.1"}
+	}
+	if d.later {
+		c.MaxVersion = tls.VersionTLS12
+		c.ClientSessionCache = nil // a session from before the renegotiation is nobody's
 	}
 	if distrusted != nil {
 		c.VerifyConnection = func(state tls.ConnectionState) error { return checkAnchors(state, distrusted) }

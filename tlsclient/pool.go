@@ -167,7 +167,7 @@ func (p *pool) look(now time.Time) {
 	}
 	p.conns = slices.DeleteFunc(p.conns, func(c *conn) bool {
 		dead := c.dead()
-		if dead && c.signed && !c.proven && !c.used && now.Sub(c.born) < StallTime {
+		if dead && c.signed.Load() && !c.proven.Load() && !c.used && now.Sub(c.born) < StallTime {
 			p.refuse(c, c.cc.Err())
 		}
 		return dead
@@ -203,7 +203,7 @@ func (c *conn) dead() bool {
 		}
 		c.wire.Close()
 	}
-	return c.proven || c.uses == 0
+	return c.proven.Load() || c.uses == 0
 }
 
 // dismissed reports whether a live connection carries no request and can take
@@ -269,7 +269,6 @@ func (p *pool) startDial() {
 	p.pending++
 	p.progress = time.Now() // the next dial for want of headway waits its turn
 	p.t.dials.Go(func() {
-		signed := false
 		d := p.dialing
 		d.certificate = func(cri *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			switch {
@@ -278,14 +277,9 @@ func (p *pool) startDial() {
 			case !maySign:
 				return nil, errWouldSign
 			}
-			cert, err := p.t.certificate(*p.identity, d.target.host)
-			signed = err == nil
-			return cert, err
+			return p.t.certificate(*p.identity, d.target.host)
 		}
 		c, err := p.t.dial(p.ctx, d)
-		if err == nil {
-			c.signed = signed
-		}
 		if errors.Is(err, errWouldSign) {
 			p.dialing.sessions.forget(offered)
 		}
@@ -326,8 +320,10 @@ func (p *pool) dialled(c *conn, err error) {
 func (t *Transport) renew(p *pool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.pools[p.dialing.target] == p {
-		delete(t.pools, p.dialing.target)
+	for _, pools := range []map[target]*pool{t.pools, t.later} {
+		if pools[p.dialing.target] == p {
+			delete(pools, p.dialing.target)
+		}
 	}
 	p.retire(errRenew)
 }
@@ -359,8 +355,8 @@ func (p *pool) settle(c *conn, o outcome, err error) (better error) {
 	c.uses--
 	switch {
 	case o == answered:
-		c.proven = true
-	case o == failed && c.signed && !c.proven && c.cc.Err() != nil:
+		c.proven.Store(true)
+	case o == failed && c.signed.Load() && !c.proven.Load() && c.cc.Err() != nil:
 		p.refuse(c, err)
 		better = p.refused.err
 	}
@@ -378,16 +374,6 @@ func (p *pool) refuse(c *conn, err error) {
 	err = &UpstreamError{p.dialing.target.address(), "request", c.alert(err)}
 	p.refused = refusal{err, time.Now()}
 	p.failWaiting(err)
-}
-
-// costsSignature reports, once, whether the connection was made by a signature:
-// the request that asks is the one that the signature was for.
-func (c *conn) costsSignature() bool {
-	c.pool.mu.Lock()
-	defer c.pool.unlock()
-	first := !c.used
-	c.used = true
-	return first && c.signed
 }
 
 // forUpgrade returns the pool for requests that switch protocols: p itself if
@@ -417,13 +403,18 @@ func (p *pool) retire(reason error) {
 	}
 	p.retired = reason
 	p.failWaiting(reason)
-	upgrade := p.upgrade
+	upgrade, conns := p.upgrade, p.conns
 	p.conns = nil
 	p.timer.Stop()
 	p.mu.Unlock()
 	p.cancel(reason)
 	p.dialing.sessions.Put("", nil)
 	p.dialing.wires.end(reason)
+	if p.dialing.later {
+		for _, c := range conns { // its request must not wait for a card that signs
+			c.cc.Close()
+		}
+	}
 	if upgrade != nil {
 		upgrade.retire(reason)
 	}

@@ -33,16 +33,22 @@ func (t *Transport) roundTrip(req *http.Request) (*http.Response, error) {
 		return nil, fmt.Errorf("send a request: %w", err)
 	}
 	for attempt := 1; ; attempt++ {
-		c, err := t.conn(req.Context(), tg, wantsUpgrade(req))
+		c, err := t.conn(req, tg)
 		if err != nil {
 			return nil, err
 		}
-		t.count(c)
+		t.requests.Add(1)
 		resp, err, again := c.roundTrip(req, newBody(req.Body))
-		if err == nil {
-			return resp, nil
+		if c.pool.identity != nil && !c.owed.Swap(false) {
+			t.avoided.Add(1)
 		}
-		if !again || attempt == maxAttempts {
+		again, err = t.heed(req, c, resp, err, again)
+		switch {
+		case resp != nil && (!again || attempt == maxAttempts):
+			return resp, nil
+		case resp != nil:
+			discard(resp)
+		case !again || attempt == maxAttempts:
 			return nil, t.blame(req.Context(), tg, err)
 		}
 	}
@@ -61,10 +67,11 @@ func (t *Transport) blame(ctx context.Context, tg target, err error) error {
 	return &UpstreamError{tg.address(), "request", err}
 }
 
-// conn returns a connection on which one request may be made.
-func (t *Transport) conn(ctx context.Context, tg target, upgrade bool) (*conn, error) {
+// conn returns a connection on which the request may be made, once.
+func (t *Transport) conn(req *http.Request, tg target) (*conn, error) {
+	ctx := req.Context()
 	for attempt := 1; ; attempt++ {
-		p, err := t.pool(ctx, tg)
+		p, err := t.route(req, tg)
 		if err != nil {
 			return nil, err
 		}
@@ -73,7 +80,7 @@ func (t *Transport) conn(ctx context.Context, tg target, upgrade bool) (*conn, e
 				return nil, err
 			}
 		}
-		if upgrade {
+		if wantsUpgrade(req) || t.profile(tg).HTTP1 {
 			p = p.forUpgrade()
 		}
 		c, err := p.get(ctx)
@@ -85,13 +92,6 @@ func (t *Transport) conn(ctx context.Context, tg target, upgrade bool) (*conn, e
 		case attempt == maxAttempts:
 			return nil, fmt.Errorf("connect to %s: %w", tg.address(), err)
 		}
-	}
-}
-
-func (t *Transport) count(c *conn) {
-	t.requests.Add(1)
-	if c.pool.identity != nil && !c.costsSignature() {
-		t.avoided.Add(1)
 	}
 }
 

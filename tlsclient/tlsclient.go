@@ -16,10 +16,22 @@
 //
 // The connection, and the PIN, come first; only then is a request handed over.
 //
+// A host may need other ways than these. What its answers teach is kept as its
+// [Profile], with the reason, in Config.Profiles:
+//
+//   - a host that demands HTTP/1.1 gets that;
+//   - a host that asks for a certificate only after a request, for some of its
+//     paths (Apache's SSLVerifyClient per directory), is asked over TLS 1.2 with
+//     one renegotiation for a connection. Such connections have no tickets: at
+//     most [TicketlessConns] of them, a signature each, serve the requests for
+//     these paths and no others. A request that cannot be repeated follows a HEAD
+//     request for the same path, so that no body is lost.
+//
 // What it never does: ask a person inside a TLS handshake, let two identities
 // share a connection or a session, send a request again that a server may have
 // seen, offer a certificate to a host that lists no CAs unless a person or a
-// setting named it, renegotiate, follow redirects, keep cookies, or decompress.
+// setting named it, renegotiate with a host that was not seen to need it, follow
+// redirects, keep cookies, or decompress.
 //
 // [Transport.End] is what "pull the card and you are out" means here: all
 // connections and tickets of the identity are gone when it returns.
@@ -176,13 +188,18 @@ type Transport struct {
 	log    *slog.Logger
 
 	contacts flights[target]           // first contacts with a host
+	logins   flights[target]           // the same where the host asks after a request
+	probes   flights[place]            // looks whether a host does
 	unlocks  flights[card.Fingerprint] // prompts for a PIN
 	dials    sync.WaitGroup
 
 	mu    sync.Mutex // guards what follows; taken before a pool's lock, never after
 	pools map[target]*pool
-	seq   uint64 // counts calls of End
+	later map[target]*pool // for the places that ask after a request
+	seq   uint64           // counts calls of End
 	ended map[card.Fingerprint]ending
+
+	places places
 
 	full, resumed, signatures, requests, avoided atomic.Uint64
 	open                                         atomic.Int64
@@ -218,6 +235,7 @@ func New(config Config) *Transport {
 		inner:  newInner(),
 		log:    config.Log,
 		pools:  make(map[target]*pool),
+		later:  make(map[target]*pool),
 		ended:  make(map[card.Fingerprint]ending),
 	}
 	if t.log == nil {
@@ -245,6 +263,13 @@ func (t *Transport) settings(tg target) HostSettings {
 	return t.config.HostSettings(tg.host, tg.port)
 }
 
+// settingsNow are a host's settings with what was learned about it.
+func (t *Transport) settingsNow(tg target) HostSettings {
+	s := t.settings(tg)
+	s.ForceHTTP1 = s.ForceHTTP1 || t.profile(tg).HTTP1
+	return s
+}
+
 // End closes all connections of an identity at once, drops its session tickets
 // and ends the requests that wait for it, all with reason (such as
 // [ErrRemoved] or [ErrLocked]). No request that began before can make a new
@@ -254,10 +279,12 @@ func (t *Transport) End(f card.Fingerprint, reason error) {
 	defer t.mu.Unlock()
 	t.seq++
 	t.ended[f] = ending{t.seq, reason}
-	t.contacts.fail(func(_ target, fl *flight) bool {
+	about := func(_ target, fl *flight) bool {
 		s := fl.subject.Load()
 		return s != nil && *s == f
-	}, reason)
+	}
+	t.contacts.fail(about, reason)
+	t.logins.fail(about, reason)
 	t.retirePools(func(_ target, p *pool) bool {
 		return p.identity != nil && p.identity.Fingerprint == f
 	}, reason)
@@ -287,16 +314,21 @@ func (t *Transport) endAll(match func(target) bool, reason error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.contacts.fail(func(k target, _ *flight) bool { return match(k) }, reason)
+	t.logins.fail(func(k target, _ *flight) bool { return match(k) }, reason)
+	t.probes.fail(func(k place, _ *flight) bool { return match(k.target) }, reason)
+	t.places.forget(match)
 	t.retirePools(func(k target, _ *pool) bool { return match(k) }, reason)
 }
 
 // retirePools ends the pools that match. The caller holds t.mu and has failed
 // their contacts before, so that a contact that ends later publishes nothing.
 func (t *Transport) retirePools(match func(target, *pool) bool, reason error) {
-	for k, p := range t.pools {
-		if match(k, p) {
-			p.retire(reason)
-			delete(t.pools, k)
+	for _, pools := range []map[target]*pool{t.pools, t.later} {
+		for k, p := range pools {
+			if match(k, p) {
+				p.retire(reason)
+				delete(pools, k)
+			}
 		}
 	}
 }
@@ -305,9 +337,13 @@ func (t *Transport) retirePools(match func(target, *pool) bool, reason error) {
 // dialled them. A signature that is being made is waited for.
 func (t *Transport) Close() {
 	t.contacts.close(ErrClosed)
+	t.logins.close(ErrClosed)
+	t.probes.close(ErrClosed)
 	t.unlocks.close(ErrClosed)
 	t.endAll(func(target) bool { return true }, ErrClosed)
 	t.contacts.wait()
+	t.logins.wait()
+	t.probes.wait()
 	t.unlocks.wait()
 	t.dials.Wait()
 }

@@ -18,7 +18,7 @@ func (t *Transport) Why(ctx context.Context, host string) (Explanation, error) {
 	if err != nil {
 		return Explanation{}, err
 	}
-	settings := t.settings(tg)
+	settings := t.settingsNow(tg)
 	result := choice{why: Explanation{Host: tg.host}}
 	registry := new(wires)
 	defer registry.end(errProbed)
