@@ -233,13 +233,19 @@ func options(t *testing.T, dir, text string) Options {
 	check(t, os.WriteFile(path, []byte(text), 0o600))
 	cfg, err := config.Load(path)
 	check(t, err)
-	return Options{Config: cfg, StateDir: filepath.Join(dir, "state"), Version: "test", Buses: screen.Buses{System: nowhere, Session: nowhere}}
+	return Options{Config: cfg, StateDir: filepath.Join(dir, "state"), Home: dir, Version: "test", Buses: screen.Buses{System: nowhere, Session: nowhere}}
 }
 
 // startFake runs an agent with fake cards.
 func startFake(t *testing.T, cards *fakeCards, text string) *rig {
 	t.Helper()
-	return start(t, options(t, t.TempDir(), text), func(o Options) (*Agent, error) {
+	return startWith(t, options(t, t.TempDir(), text), cards)
+}
+
+// startWith is startFake with options.
+func startWith(t *testing.T, o Options, cards *fakeCards) *rig {
+	t.Helper()
+	return start(t, o, func(o Options) (*Agent, error) {
 		return assemble(o, func(card.Config) (cardsSeam, tlsclient.Source, error) { return cards, cards, nil })
 	})
 }
