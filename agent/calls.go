@@ -31,6 +31,7 @@ func (a *Agent) getStatus(r *http.Request) (any, error) {
 	}
 	watched := a.screen.State()
 	s.ScreenLock, s.Sleep = control.Watch(watched.Screen), control.Watch(watched.Sleep)
+	s.RootsEnding = a.rootsEnding()
 	for _, reader := range a.cards.Snapshot().Readers {
 		if c := reader.Card; c != nil {
 			s.Cards = append(s.Cards, control.CardLock{Card: c.ID, Label: c.Label, State: control.State(c.State.String())})

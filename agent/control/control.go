@@ -20,6 +20,9 @@ type Status struct {
 	// ScreenLock and Sleep tell whether these lock the cards.
 	ScreenLock Watch `json:"screen_lock"`
 	Sleep      Watch `json:"sleep"`
+	// RootsEnding are the listed hosts whose local roots end within 30 days, so
+	// that new ones should be installed.
+	RootsEnding []string `json:"roots_ending,omitempty"`
 }
 
 // Watch says whether the agent watches for something. Detail says through whom,
