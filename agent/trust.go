@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/kortti-id/kortti/agent/config"
 	"github.com/kortti-id/kortti/agent/control"
@@ -53,6 +54,17 @@ func rootOf(host string, root *roots.Root) control.Root {
 	}
 }
 
+// rootsEnding are the listed hosts whose roots should be made anew.
+func (a *Agent) rootsEnding() (hosts []string) {
+	list, _ := a.listedRoots()
+	for _, root := range list {
+		if !time.Now().Before(root.RenewAt()) {
+			hosts = append(hosts, root.Host)
+		}
+	}
+	return hosts
+}
+
 // getTrust answers with the root of one host, or with what all stores hold.
 func (a *Agent) getTrust(r *http.Request) (any, error) {
 	if !r.URL.Query().Has("host") {
@@ -77,6 +89,9 @@ func (a *Agent) trustStatus(ctx context.Context) (control.TrustStatus, error) {
 	list, shown := a.listedRoots()
 	status := control.TrustStatus{Roots: shown, Stores: []control.TrustStore{}}
 	for _, s := range m.Find() {
+		if s.NeverStarted() {
+			continue // there is nothing yet that could hold a root
+		}
 		out := control.TrustStore{
 			Kind: string(s.Kind), Path: s.Path, Owner: s.Owner, Browser: s.Browser,
 			Present: s.Present, Shadowed: s.Shadowed, Roots: []control.TrustedRoot{},

@@ -1,7 +1,12 @@
 package agent
 
 import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"os"
 	"os/exec"
@@ -9,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kortti-id/kortti/agent/control"
 )
@@ -204,4 +210,75 @@ func TestTrustOfADamagedRoot(t *testing.T) {
 			t.Errorf("no finding %s in %q", code, codes)
 		}
 	}
+}
+
+// endingRoot writes the stored root of a host as it is on one of its last days.
+func endingRoot(t *testing.T, r *rig, host string, end time.Time) *x509.Certificate {
+	t.Helper()
+	make := func(template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		check(t, err)
+		if parent == nil {
+			parent, parentKey = template, key
+		}
+		template.NotBefore, template.NotAfter, template.BasicConstraintsValid = end.AddDate(-1, 0, 0), end, true
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), parentKey)
+		check(t, err)
+		c, err := x509.ParseCertificate(der)
+		check(t, err)
+		return c, key
+	}
+	root, rootKey := make(&x509.Certificate{
+		Subject: pkix.Name{CommonName: "Kortti " + host + " 000000000000", Organization: []string{"Kortti"}}, IsCA: true,
+		KeyUsage: x509.KeyUsageCertSign, PermittedDNSDomainsCritical: true, PermittedDNSDomains: []string{host},
+	}, nil, nil)
+	leaf, leafKey := make(&x509.Certificate{DNSNames: []string{host}, KeyUsage: x509.KeyUsageDigitalSignature}, root, rootKey)
+	key, err := x509.MarshalPKCS8PrivateKey(leafKey)
+	check(t, err)
+	var text []byte
+	for _, b := range []pem.Block{{Type: "CERTIFICATE", Bytes: root.Raw}, {Type: "CERTIFICATE", Bytes: leaf.Raw}, {Type: "PRIVATE KEY", Bytes: key}} {
+		text = append(text, pem.EncodeToMemory(&b)...)
+	}
+	check(t, os.WriteFile(filepath.Join(r.options.StateDir, "roots", host+".pem"), text, 0o600))
+	return root
+}
+
+// A root in its last 30 days is told of, and goes on to be used until the person
+// installs the new one, because no browser trusts that before.
+func TestTrustRenewed(t *testing.T) {
+	r, home := trustRig(t, "a.test", "b.test")
+	nss := filepath.Join(home, ".pki/nssdb")
+	old := endingRoot(t, r, "a.test", time.Now().AddDate(0, 0, 20))
+	status, err := r.client.Status(within(t))
+	check(t, err)
+	wantList(t, status.RootsEnding, "a.test")
+	answer, err := r.client.Doctor(within(t))
+	check(t, err)
+	if !slices.ContainsFunc(answer.Findings, func(f control.Finding) bool { return f.Code == "root-ends" }) {
+		t.Errorf("doctor does not tell: %+v", answer.Findings)
+	}
+	shown, err := r.client.Trust(within(t), "a.test")
+	check(t, err)
+	if block, _ := pem.Decode([]byte(shown.PEM)); !bytes.Equal(block.Bytes, old.Raw) {
+		t.Error("renewed before the person was told")
+	}
+	check(t, os.MkdirAll(nss, 0o700))
+	certutil(t, "-N", "-d", "sql:"+nss, "--empty-password")
+	file := filepath.Join(home, "old.der")
+	check(t, os.WriteFile(file, old.Raw, 0o600))
+	certutil(t, "-A", "-d", "sql:"+nss, "-n", "old", "-t", "C,,", "-i", file)
+	wantList(t, r.states(t, nss), "a.test trusted", "b.test missing")
+
+	result, err := r.client.ChangeTrust(within(t), control.TrustRequest{Action: control.TrustInstall, Hosts: []string{"a.test"}})
+	check(t, err)
+	wantList(t, outcomes(result, home), ".mozilla/firefox/x failed", ".pki/nssdb installed a.test", ".pki/nssdb removed a.test")
+	wantList(t, r.states(t, nss), "a.test trusted", "b.test missing")
+	shown, err = r.client.Trust(within(t), "a.test")
+	check(t, err)
+	if shown.NotAfter.Before(time.Now().AddDate(0, 11, 0)) {
+		t.Errorf("the new one ends on %v", shown.NotAfter)
+	}
+	status, err = r.client.Status(within(t))
+	check(t, err)
+	wantList(t, status.RootsEnding)
 }

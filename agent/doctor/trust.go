@@ -20,7 +20,7 @@ func checkTrust(f *Facts) []control.Finding {
 	for _, check := range []func(*Facts) []control.Finding{checkStores, checkRoots, checkRootsInStores, checkLeftovers, checkTwoDatabases} {
 		findings = append(findings, check(f)...)
 	}
-	if len(findings) == 0 && len(f.Trust.Roots) > 0 {
+	if len(findings) == 0 && len(f.Trust.Roots) > 0 && len(f.browserStores()) > 0 {
 		findings = append(findings, control.Finding{Code: "trust", Severity: control.SeverityOK, Title: "The browsers trust the local roots of all listed hosts"})
 	}
 	return findings

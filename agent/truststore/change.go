@@ -56,7 +56,7 @@ func (m *Machine) Uninstall(ctx context.Context, s Store, drop func(Entry) bool,
 
 func (m *Machine) change(ctx context.Context, s Store, want []*x509.Certificate, drop func(Entry) bool, plan bool) (Result, error) {
 	switch {
-	case s.neverStarted() && len(want) > 0:
+	case s.NeverStarted() && len(want) > 0:
 		return Result{}, ErrNoProfile
 	case s.Kind == System && !s.Present && len(want) > 0:
 		return Result{}, ErrSystem

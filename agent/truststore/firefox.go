@@ -59,8 +59,9 @@ func (m *Machine) firefox() (stores []Store) {
 	return stores
 }
 
-// neverStarted says that there is no profile in which a database could be made.
-func (s Store) neverStarted() bool {
+// NeverStarted says that the browser has no profile yet in which a database
+// could be made.
+func (s Store) NeverStarted() bool {
 	return s.Kind == Firefox && !s.Present && !strings.Contains(s.Owner, ", profile ")
 }
 
