@@ -18,7 +18,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +34,7 @@ import (
 	"github.com/kortti-id/kortti/agent/proxy"
 	"github.com/kortti-id/kortti/agent/roots"
 	"github.com/kortti-id/kortti/agent/screen"
+	"github.com/kortti-id/kortti/agent/upstream"
 	"github.com/kortti-id/kortti/card"
 	"github.com/kortti-id/kortti/tlsclient"
 )
@@ -86,6 +89,7 @@ type Agent struct {
 	roots     *roots.Store
 	transport *tlsclient.Transport
 	proxy     *proxy.Proxy
+	way       *upstream.Dialer
 	events    *hub
 	screen    *screen.Watcher
 
@@ -141,15 +145,20 @@ func assemble(o Options, open func(card.Config) (cards, tlsclient.Source, error)
 	})
 	a.desk = prompt.NewDesk(a.tellPrompt)
 	a.screen = screen.New(screen.Config{Buses: o.Buses, Lock: a.away, Log: a.log})
+	a.way, err = upstream.New(upstream.Config{Setting: o.Config.Proxy.Upstream, Own: a.own(), Direct: a.isHostAddress})
+	if err != nil {
+		return nil, fmt.Errorf("%s: [proxy] upstream: %w", o.Config.File, err)
+	}
 	a.transport = tlsclient.New(tlsclient.Config{
 		Source: recorder{source, a}, Permit: a.permit, Unlock: a.unlock, Choose: a.choose,
 		HostSettings: a.hostSettings, Profiles: a.profiles, Distrusted: roots.IsLocal, Log: a.log,
+		DialContext: a.way.DialContext,
 	})
 	a.onClose(a.transport.Close)
 	a.onClose(a.desk.Close) // before the transport waits for those who wait for prompts
 	a.proxy, err = proxy.New(proxy.Config{
 		Listen: o.Config.Proxy.Listen, Hosts: a.hosts, Transport: a.transport, Roots: a.roots,
-		Peer: peer.NewFinder().Lookup, Admit: a.admit, Explain: a.explainProxied, Log: a.log,
+		Peer: peer.NewFinder().Lookup, Admit: a.admit, Explain: a.explainProxied, Upstream: a.way, Log: a.log,
 	})
 	return a, err
 }
@@ -200,6 +209,20 @@ func (a *Agent) openState() (err error) {
 		a.events.publish(control.Event{Kind: control.EventHost, Host: root.Host, Reason: "root made"})
 	})
 	return err
+}
+
+// own are the addresses of our listeners.
+func (a *Agent) own() []netip.AddrPort {
+	return []netip.AddrPort{a.proxyListener.Addr().(*net.TCPAddr).AddrPort()}
+}
+
+// isHostAddress tells what the settings of a listed host say to connect to: its
+// DNS name is the upstream proxy's business, that address is not.
+func (a *Agent) isHostAddress(address string) bool {
+	host, port, err := net.SplitHostPort(address)
+	return err == nil && slices.ContainsFunc(a.hosts.List(), func(h config.Host) bool {
+		return h.Address != "" && h.Dial(host, port) == address
+	})
 }
 
 // Proxy is the address that the proxy listens on, host:port.

@@ -5,12 +5,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/kortti-id/kortti/agent/config"
 	"github.com/kortti-id/kortti/agent/consent"
 	"github.com/kortti-id/kortti/agent/control"
 	"github.com/kortti-id/kortti/agent/prompt"
 	"github.com/kortti-id/kortti/agent/roots"
+	"github.com/kortti-id/kortti/agent/upstream"
 	"github.com/kortti-id/kortti/card"
 	"github.com/kortti-id/kortti/tlsclient"
 )
@@ -87,6 +89,10 @@ func explain(err error) *control.Error {
 			if e.Hint == "" {
 				e.Hint = card.Hint(err)
 			}
+			var choice *tlsclient.ChoiceError
+			if errors.As(err, &choice) {
+				e.Hint = strings.ReplaceAll(e.Hint, "HOST", choice.Explanation.Host)
+			}
 			return e
 		}
 	}
@@ -102,6 +108,10 @@ func explain(err error) *control.Error {
 }
 
 func explainUpstream(up *tlsclient.UpstreamError) *control.Error {
+	var way *upstream.Error
+	if errors.As(up, &way) {
+		return &control.Error{Code: way.Code(), Status: http.StatusBadGateway, Message: way.Error(), Hint: way.Hint()}
+	}
 	e := &control.Error{Code: "upstream", Status: http.StatusBadGateway, Message: up.Error()}
 	var untrusted *tls.CertificateVerificationError
 	switch {
@@ -112,6 +122,7 @@ func explainUpstream(up *tlsclient.UpstreamError) *control.Error {
 		e.Code, e.Status = "upstream-timeout", http.StatusGatewayTimeout
 	case up.Op == "connect":
 		e.Code = "upstream-unreachable"
+		e.Hint = "Check the host's name and the network, and whether the way out needs another proxy: [proxy] upstream in kortti.toml."
 	}
 	return e
 }

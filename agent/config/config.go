@@ -19,6 +19,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/kortti-id/kortti/agent/control"
+	"github.com/kortti-id/kortti/agent/upstream"
 )
 
 // Defaults of the configuration file.
@@ -53,6 +54,9 @@ type Card struct {
 type Proxy struct {
 	// Listen is host:port with a literal loopback address; port 0 = any.
 	Listen string
+	// Upstream is the proxy on the way out as package upstream takes it: "",
+	// "env" or a URL, perhaps with a password.
+	Upstream string
 }
 
 // Control is the [control] table.
@@ -160,7 +164,7 @@ func parse(path string, raw []byte) (*Config, []fileHost, error) {
 	if err := decode(path, raw, &f); err != nil {
 		return nil, nil, err
 	}
-	cfg := &Config{File: path, Proxy: Proxy{Listen: f.Proxy.Listen}, Control: Control{Socket: f.Control.Socket}}
+	cfg := &Config{File: path, Proxy: Proxy{Listen: f.Proxy.Listen, Upstream: f.Proxy.Upstream}, Control: Control{Socket: f.Control.Socket}}
 	cfg.Card.Modules = f.Card.Modules
 	idle, err := parseIdle(f.Card.IdleLock)
 	cfg.Card.IdleLock = idle
@@ -168,8 +172,8 @@ func parse(path string, raw []byte) (*Config, []fileHost, error) {
 	if f.Control.Socket != "" && !filepath.IsAbs(f.Control.Socket) {
 		problems = append(problems, fmt.Errorf("[control] socket %q must be an absolute path", f.Control.Socket))
 	}
-	if f.Proxy.Upstream != "" {
-		problems = append(problems, fmt.Errorf("[proxy] upstream %q: this version cannot go through another proxy; leave it empty", f.Proxy.Upstream))
+	if err := upstream.Check(f.Proxy.Upstream); err != nil {
+		problems = append(problems, fmt.Errorf("[proxy] upstream: %w", err))
 	}
 	if len(f.Listener) > 0 {
 		problems = append(problems, errors.New("[[listener]]: this version has no fixed-upstream listeners; remove the table and use the proxy"))

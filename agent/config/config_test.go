@@ -98,7 +98,7 @@ func TestLoadRefuses(t *testing.T) {
 		"a name":             {"[proxy]\nlisten = \"localhost:8079\"\n", "only loopback"},
 		"no port":            {"[proxy]\nlisten = \"127.0.0.1\"\n", "want ADDRESS:PORT"},
 		"bad port":           {"[proxy]\nlisten = \"127.0.0.1:99999\"\n", "not a port"},
-		"upstream":           {"[proxy]\nupstream = \"http://p:3128\"\n", "upstream"},
+		"upstream":           {"[proxy]\nupstream = \"p:3128\"\n", "[proxy] upstream: an upstream proxy is written as"},
 		"listener":           {"[[listener]]\nlisten = \"127.0.0.1:1\"\n", "[[listener]]"},
 		"relative socket":    {"[control]\nsocket = \"a.sock\"\n", "absolute"},
 		"idle":               {"[card]\nidle_lock = \"soon\"\n", "idle_lock soon"},

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+
+	"github.com/kortti-id/kortti/agent/upstream"
 )
 
 // errLoop says that a program has asked the proxy to connect to itself.
@@ -71,8 +73,12 @@ func (p *Proxy) dial(ctx context.Context, network, addr string) (net.Conn, error
 
 // unreachable is the answer to a failed dial.
 func unreachable(to target, err error) answer {
-	if errors.Is(err, errLoop) {
+	var up *upstream.Error
+	switch {
+	case errors.Is(err, errLoop):
 		return loopAnswer
+	case errors.As(err, &up):
+		return answer{http.StatusBadGateway, up.Code(), up.Error(), up.Hint()}
 	}
 	a := answer{http.StatusBadGateway, "unreachable", "cannot connect to " + to.String(), "Check the name and the network."}
 	var dns *net.DNSError

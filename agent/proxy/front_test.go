@@ -321,7 +321,7 @@ var domains = [".cards.test"];
 
 func TestPACFileOfNothing(t *testing.T) {
 	r := newRig(t, never(t))
-	if got := pacFile([]config.Host{}, unmap(r.origin.Listener.Addr())); !strings.HasPrefix(got, "var names = [];\nvar domains = [];\n") {
+	if got := pacFile([]config.Host{}, unmap(r.origin.Listener.Addr()), "DIRECT"); !strings.HasPrefix(got, "var names = [];\nvar domains = [];\n") {
 		t.Error(got)
 	}
 }

@@ -33,7 +33,11 @@ func (p *Proxy) servePAC(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Cache-Control", "no-store")
-	fmt.Fprint(w, pacFile(p.cfg.Hosts.List(), p.own))
+	elsewhere := "DIRECT"
+	if p.cfg.Upstream != nil && p.cfg.Upstream.Proxied() {
+		elsewhere = "PROXY " + p.own.String() // which knows the way
+	}
+	fmt.Fprint(w, pacFile(p.cfg.Hosts.List(), p.own, elsewhere))
 }
 
 // isOwnHost compares Host with the listener's own address, by number or as
@@ -51,9 +55,9 @@ func isCrossSite(h http.Header) bool {
 
 // pacFile writes the configuration: listed hosts through the proxy and never
 // around it (a browser that went DIRECT could offer a card of its own), all
-// others direct. A port in the list makes no difference here; the proxy itself
+// others elsewhere. A port in the list makes no difference here; the proxy itself
 // looks at it.
-func pacFile(hosts []config.Host, own netip.AddrPort) string {
+func pacFile(hosts []config.Host, own netip.AddrPort, elsewhere string) string {
 	var names, domains []string
 	for _, host := range hosts {
 		if domain, ok := strings.CutPrefix(host.Name, "*"); ok {
@@ -69,9 +73,9 @@ function FindProxyForURL(url, host) {
   var dot = host.indexOf(".");
   var listed = names.indexOf(host) >= 0 ||
     dot > 0 && domains.indexOf(host.substring(dot)) >= 0;
-  return listed ? "PROXY %s" : "DIRECT";
+  return listed ? "PROXY %s" : "%s";
 }
-`, list(names), list(domains), own)
+`, list(names), list(domains), own, elsewhere)
 }
 
 // list is a JavaScript array of strings; JSON is one, with < and > escaped.

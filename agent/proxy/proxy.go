@@ -29,6 +29,7 @@ import (
 	"github.com/kortti-id/kortti/agent/config"
 	"github.com/kortti-id/kortti/agent/peer"
 	"github.com/kortti-id/kortti/agent/roots"
+	"github.com/kortti-id/kortti/agent/upstream"
 )
 
 // Limits for the programs that speak to the proxy. There is none for the
@@ -74,7 +75,10 @@ type Config struct {
 	// program; status 503 is answered with Retry-After. It must give nothing
 	// away that the program may not know. A status of 0 stands for 502.
 	Explain func(error) (status int, code, message, hint string)
-	// DialTunnel dials for hosts that are not listed; optional.
+	// Upstream is the way to hosts that are not listed; optional.
+	Upstream *upstream.Dialer
+	// DialTunnel dials for hosts that are not listed where there is no Upstream;
+	// optional.
 	DialTunnel func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Log is optional.
 	Log *slog.Logger
@@ -84,7 +88,7 @@ type Config struct {
 type Proxy struct {
 	cfg    Config
 	own    netip.AddrPort // the listener's; set by Serve before anything reads it
-	plain  *http.Transport
+	plain  upstream.Sender
 	listed *handover
 	// running counts connections, handlers and refusals of Serve.
 	running sync.WaitGroup
@@ -106,13 +110,11 @@ func New(cfg Config) (*Proxy, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	p := &Proxy{cfg: cfg, listed: newHandover()}
-	p.plain = &http.Transport{
-		DialContext:        p.dial,
-		DisableCompression: true,
-		IdleConnTimeout:    keepAlive,
-		MaxIdleConns:       64,
-		// A reply must come from the host that was asked, as it was sent.
-		Proxy: nil,
+	// A reply must come as it was sent.
+	plain := &http.Transport{DialContext: p.dial, DisableCompression: true, IdleConnTimeout: keepAlive, MaxIdleConns: 64}
+	p.plain = plain
+	if cfg.Upstream != nil {
+		p.cfg.DialTunnel, p.plain = cfg.Upstream.DialContext, cfg.Upstream.Plain(plain)
 	}
 	return p, nil
 }
