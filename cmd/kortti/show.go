@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/kortti-id/kortti/agent/control"
@@ -49,37 +48,4 @@ func watch(w control.Watch) string {
 		return "yes (" + w.Detail + ")"
 	}
 	return "no: " + w.Detail
-}
-
-func runAudit(ctx context.Context, std stdio, args []string) error {
-	fs := newFlags(std, "audit", "")
-	socket := socketFlag(fs)
-	asJSON := jsonFlag(fs)
-	limit := fs.Int("n", 50, "how many of the newest `RECORDS`")
-	if _, err := parse(fs, args); err != nil {
-		return err
-	}
-	if *limit < 1 {
-		return &usageError{"--n must be 1 or more", fs.use()}
-	}
-	return withAgent(*socket, func(c *control.Client) error {
-		records, err := c.Audit(ctx, *limit)
-		if err != nil {
-			return err
-		}
-		if *asJSON {
-			return printJSON(std.out, records)
-		}
-		if len(records) == 0 {
-			fmt.Fprintln(std.out, "Nothing has been decided yet.")
-			return nil
-		}
-		tw := tabwriter.NewWriter(std.out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(tw, "TIME\tDECISION\tHOST\tPROGRAM\tCERTIFICATE\tREASON")
-		for _, r := range records {
-			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Time.Local().Format(time.DateTime),
-				r.Decision, r.Host, r.Program, short(r.Certificate), r.Reason)
-		}
-		return tw.Flush()
-	})
 }
