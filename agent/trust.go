@@ -218,8 +218,13 @@ func (a *Agent) trustHosts(in control.TrustRequest, listed bool) (names []string
 		}
 		names = append(names, name)
 	}
-	slices.Sort(names)
-	return slices.Compact(names), nil
+	var once []string
+	for _, name := range names {
+		if !slices.Contains(once, name) {
+			once = append(once, name)
+		}
+	}
+	return once, nil
 }
 
 // tidyTrust removes the files of roots that are neither in use nor in any store.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kortti-id/kortti/agent/control"
+	"github.com/kortti-id/kortti/agent/truststore"
 )
 
 // checkTrust tells which listed hosts' local roots the browsers do not have, or
@@ -58,13 +59,13 @@ func checkRoots(f *Facts) (findings []control.Finding) {
 		case r.Error != "":
 			findings = append(findings, control.Finding{
 				Code: "root-damaged", Severity: control.SeverityError, Title: "The local root of " + r.Host + " cannot be used", Detail: r.Error,
-				Fix: fmt.Sprintf("Take the host off the list and list it again: kortti hosts remove %s", r.Host),
+				Fix: fmt.Sprintf("Take the host off the list and list it again: kortti hosts remove %s", truststore.Quote(r.Host)),
 			})
 		case !f.Now.Before(r.RenewAt):
 			findings = append(findings, control.Finding{
 				Code: "root-ends", Severity: control.SeverityWarning,
 				Title: fmt.Sprintf("The local root of %s ends on %s", r.Host, r.NotAfter.Local().Format(time.DateOnly)),
-				Fix:   fmt.Sprintf("Install a new one and start the browser again: kortti trust install %s", r.Host),
+				Fix:   fmt.Sprintf("Install a new one and start the browser again: kortti trust install %s", truststore.Quote(r.Host)),
 			})
 		}
 	}
@@ -114,13 +115,13 @@ func checkRootsInStores(f *Facts) (findings []control.Finding) {
 	if len(nowhere) > 0 {
 		findings = append(findings, control.Finding{
 			Code: "trust-missing", Severity: control.SeverityWarning, Title: "No browser trusts the local root of " + strings.Join(nowhere, ", "),
-			Fix: "Install it and start the browser again: kortti trust install " + strings.Join(nowhere, " "),
+			Fix: "Install it and start the browser again: kortti trust install " + truststore.Quote(nowhere...),
 		})
 	}
 	for _, owner := range order {
 		findings = append(findings, control.Finding{
 			Code: "trust-partly", Severity: control.SeverityNote, Title: owner + " does not trust the local root of " + strings.Join(partly[owner], ", "),
-			Fix: "If you use it: kortti trust install " + strings.Join(partly[owner], " "),
+			Fix: "If you use it: kortti trust install " + truststore.Quote(partly[owner]...),
 		})
 	}
 	return findings
@@ -159,10 +160,10 @@ func checkLeftovers(f *Facts) []control.Finding {
 	}
 	var fix []string
 	if len(renewed) > 0 {
-		fix = append(fix, "kortti trust install "+strings.Join(renewed, " ")+flags)
+		fix = append(fix, "kortti trust install "+truststore.Quote(renewed...)+flags)
 	}
 	if len(gone) > 0 {
-		fix = append(fix, "kortti trust uninstall "+strings.Join(gone, " ")+flags)
+		fix = append(fix, "kortti trust uninstall "+truststore.Quote(gone...)+flags)
 	}
 	slices.Sort(places)
 	return []control.Finding{{

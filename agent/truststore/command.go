@@ -31,14 +31,20 @@ type Command struct {
 
 // String is the command as a person types it in a shell.
 func (c Command) String() string {
-	words := make([]string, 0, len(c.Argv)+1)
 	if c.Root {
-		words = append(words, "sudo")
+		return "sudo " + Quote(c.Argv...)
 	}
-	for _, arg := range c.Argv {
-		words = append(words, quote(arg))
+	return Quote(c.Argv...)
+}
+
+// Quote writes words as a person types them in a shell. Listed hosts need it
+// too: "*." and a domain is a pattern there.
+func Quote(words ...string) string {
+	quoted := make([]string, len(words))
+	for i, word := range words {
+		quoted[i] = quote(word)
 	}
-	return strings.Join(words, " ")
+	return strings.Join(quoted, " ")
 }
 
 // quote makes one word of a POSIX shell (XCU 2.2.2) of s.

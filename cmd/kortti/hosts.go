@@ -7,6 +7,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/kortti-id/kortti/agent/control"
+	"github.com/kortti-id/kortti/agent/truststore"
 )
 
 const hostsUsage = "list | add HOST | remove HOST | presets"
@@ -43,7 +44,7 @@ func removeHost(ctx context.Context, std stdio, args []string) error {
 			return aboutHost(rest[0], err)
 		}
 		fmt.Fprintf(std.out, "%s is not listed any more. Its local root is deleted here.\n", rest[0])
-		fmt.Fprintf(std.out, "Remove it from the browsers too: kortti trust uninstall %s\n", rest[0])
+		fmt.Fprintf(std.out, "Remove it from the browsers too: kortti trust uninstall %s\n", truststore.Quote(rest[0]))
 		return nil
 	})
 }

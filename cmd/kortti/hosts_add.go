@@ -11,6 +11,7 @@ import (
 
 	"github.com/kortti-id/kortti/agent/control"
 	"github.com/kortti-id/kortti/agent/presets"
+	"github.com/kortti-id/kortti/agent/truststore"
 )
 
 // adding is one `kortti hosts add`.
@@ -86,7 +87,7 @@ func (a *adding) put(ctx context.Context, names ...string) error {
 			fmt.Fprintf(a.std.out, "%s is listed: programs that use the proxy get the card's certificate there.\n", put.Name)
 		}
 		if len(listed) > 0 {
-			all := strings.Join(listed, " ")
+			all := truststore.Quote(listed...)
 			fmt.Fprintf(a.std.out, "Browsers must trust its local root, and must be started again then: kortti trust install %s\n", all)
 			fmt.Fprintln(a.std.out, "Programs on the command line need nothing more: kortti exec -- PROGRAM, or kortti get URL")
 		}

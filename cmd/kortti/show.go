@@ -3,10 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/kortti-id/kortti/agent/control"
+	"github.com/kortti-id/kortti/agent/truststore"
 )
 
 func runStatus(ctx context.Context, std stdio, args []string) error {
@@ -34,7 +34,7 @@ func runStatus(ctx context.Context, std stdio, args []string) error {
 		fmt.Fprintf(std.out, "Locks the cards when the screen locks: %s\n", watch(s.ScreenLock))
 		fmt.Fprintf(std.out, "Locks the cards before sleep: %s\n", watch(s.Sleep))
 		if len(s.RootsEnding) > 0 {
-			hosts := strings.Join(s.RootsEnding, " ")
+			hosts := truststore.Quote(s.RootsEnding...)
 			fmt.Fprintf(std.out, "Local roots end within 30 days; install new ones and start the browser again: kortti trust install %s\n", hosts)
 		}
 		fmt.Fprintf(std.out, "Requests %d, signatures %d, signatures avoided %d, questions to you %d.\n",

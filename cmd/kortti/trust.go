@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kortti-id/kortti/agent/control"
+	"github.com/kortti-id/kortti/agent/truststore"
 )
 
 const trustUsage = "install [HOST]... | status | uninstall [HOST]... | print HOST"
@@ -145,12 +146,18 @@ func printChanges(std stdio, request control.TrustRequest, result control.TrustR
 	words := map[control.TrustOutcome]string{
 		control.TrustInstalled: "now trusts", control.TrustRemoved: "no longer has", control.TrustAlready: "already trusts",
 	}
-	shown := 0
-	for _, c := range result.Changes {
-		if word := words[c.Change]; word != "" {
-			fmt.Fprintf(std.out, "%s (%s) %s the local root of %s.\n", c.Owner, c.Store, word, hostAndRoot(c, result.Changes))
-			shown++
+	for i, c := range result.Changes {
+		word, first := words[c.Change], !slices.ContainsFunc(result.Changes[:i], func(before control.TrustChange) bool { return like(c, before) })
+		if word == "" || !first {
+			continue
 		}
+		var of []string
+		for _, other := range result.Changes[i:] {
+			if like(c, other) {
+				of = append(of, hostAndRoot(other, result.Changes))
+			}
+		}
+		fmt.Fprintf(std.out, "%s %s the local root of %s.\n", placeOf(c), word, strings.Join(of, ", "))
 	}
 	if len(result.Changes) == 0 {
 		if request.Action == control.TrustUninstall {
@@ -169,6 +176,9 @@ func printChanges(std stdio, request control.TrustRequest, result control.TrustR
 	}
 	printFailures(std.err, result)
 }
+
+// like says whether two changes are told together.
+func like(a, b control.TrustChange) bool { return a.Store == b.Store && a.Change == b.Change }
 
 // hostAndRoot names a root by its host, and more closely where a change names
 // two roots of one host.
@@ -248,8 +258,10 @@ func printTrust(w io.Writer, status control.TrustStatus) {
 	var notes []string
 	for _, s := range status.Stores {
 		if s.Error != "" {
-			fmt.Fprintf(tw, "%s\t\t\tcannot be read\n", s.Owner)
-			notes = append(notes, fmt.Sprintf("%s (%s): %s. %s", s.Owner, s.Path, s.Error, s.Hint))
+			fmt.Fprintf(tw, "%s\t\t\tcannot be read: %s\n", s.Owner, s.Path)
+			if note := fmt.Sprintf("Cannot be read: %s. %s", s.Error, s.Hint); !slices.Contains(notes, note) {
+				notes = append(notes, note)
+			}
 			continue
 		}
 		for _, r := range s.Roots {
@@ -316,10 +328,10 @@ func trustAdvice(status control.TrustStatus) (advice []string) {
 		}
 	}
 	if len(install) > 0 {
-		advice = append(advice, "Install what is missing: kortti trust install "+strings.Join(install, " ")+system)
+		advice = append(advice, "Install what is missing: kortti trust install "+truststore.Quote(install...)+system)
 	}
 	if len(leftover) > 0 {
-		advice = append(advice, "Remove what is left of hosts that are not listed: kortti trust uninstall "+strings.Join(leftover, " "))
+		advice = append(advice, "Remove what is left of hosts that are not listed: kortti trust uninstall "+truststore.Quote(leftover...))
 	}
 	if len(status.Roots) == 0 && len(leftover) == 0 {
 		advice = append(advice, "No host is listed, so there is no root to install. Add one: kortti hosts add HOST")
