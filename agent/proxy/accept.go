@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/kortti-id/kortti/agent/peer"
@@ -15,7 +16,8 @@ import (
 // anything is read, so that another user's bytes reach no parser.
 type accepting struct {
 	net.Listener
-	proxy *Proxy
+	proxy   *Proxy
+	running *sync.WaitGroup // counts refusals
 
 	away     chan struct{} // full while maxTurnedAway connections are being turned away
 	logged   time.Time     // used by Accept alone, as is the next
@@ -28,8 +30,8 @@ const (
 	logPause      = 10 * time.Second
 )
 
-func newAccepting(l net.Listener, p *Proxy) *accepting {
-	return &accepting{Listener: l, proxy: p, away: make(chan struct{}, maxTurnedAway)}
+func newAccepting(l net.Listener, p *Proxy, running *sync.WaitGroup) *accepting {
+	return &accepting{Listener: l, proxy: p, running: running, away: make(chan struct{}, maxTurnedAway)}
 }
 
 // Accept returns the next connection of the user as a *programConn.
@@ -61,7 +63,7 @@ func (l *accepting) refuse(conn *net.TCPConn, why error) {
 	}
 	select {
 	case l.away <- struct{}{}:
-		l.proxy.running.Go(func() {
+		l.running.Go(func() {
 			turnAway(conn)
 			<-l.away
 		})

@@ -12,7 +12,8 @@ import (
 )
 
 // forwardListed sends a request of a listed host with the card's transport.
-func (p *Proxy) forwardListed(w http.ResponseWriter, r *http.Request, ctx context.Context, to target) {
+// Each of change may change what is sent and what comes back.
+func (p *Proxy) forwardListed(w http.ResponseWriter, r *http.Request, ctx context.Context, to target, change ...func(*httputil.ReverseProxy)) {
 	if r.ProtoMajor == 1 {
 		// As with the host itself: the answer may begin before the request's
 		// body has ended. HTTP/2 always can.
@@ -32,6 +33,9 @@ func (p *Proxy) forwardListed(w http.ResponseWriter, r *http.Request, ctx contex
 			panic(http.ErrAbortHandler) // the program is gone, or the proxy ends
 		}
 		p.explain(w, r, err)
+	}
+	for _, f := range change {
+		f(rp)
 	}
 	serve(rp, w, r.WithContext(ctx))
 }

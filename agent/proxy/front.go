@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 
 	"github.com/kortti-id/kortti/agent/upstream"
 )
@@ -45,10 +46,12 @@ func (p *Proxy) serveConnect(w http.ResponseWriter, r *http.Request) {
 
 var loopAnswer = answer{http.StatusForbidden, "loop", errLoop.Error(), "Ask for the host itself; the proxy's own address is for the proxy setting."}
 
-// isOwnName tells the proxy's address by its name, before anything is dialled.
+// isOwnName tells our listeners by their names, before anything is dialled.
 func (p *Proxy) isOwnName(t target) bool {
-	return t.isLocalName() && t.port == portOf(p.own)
+	return t.isLocalName() && slices.ContainsFunc(p.listeners(), func(own netip.AddrPort) bool { return t.port == portOf(own) })
 }
+
+func (p *Proxy) listeners() []netip.AddrPort { return append([]netip.AddrPort{p.own}, p.cfg.Others...) }
 
 func portOf(a netip.AddrPort) string {
 	_, port, _ := net.SplitHostPort(a.String()) // an AddrPort always splits
@@ -64,7 +67,7 @@ func (p *Proxy) dial(ctx context.Context, network, addr string) (net.Conn, error
 	if err != nil {
 		return nil, err
 	}
-	if unmap(conn.RemoteAddr()) == p.own {
+	if slices.Contains(p.listeners(), unmap(conn.RemoteAddr())) {
 		conn.Close()
 		return nil, errLoop
 	}

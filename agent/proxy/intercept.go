@@ -7,8 +7,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"strings"
 	"sync"
+
+	"github.com/kortti-id/kortti/agent/peer"
 )
 
 // listedConn is a program's connection after CONNECT to a listed host.
@@ -93,17 +96,33 @@ func (p *Proxy) serveListed(w http.ResponseWriter, r *http.Request) {
 		answer{http.StatusMisdirectedRequest, "misdirected", "this connection is for " + conn.to.String() + " alone", "Open a connection of its own for each host."}.write(w, r)
 		return
 	}
-	if _, ok := p.cfg.Hosts.Lookup(conn.to.host, conn.to.port); !ok {
+	p.serveHost(w, r, conn.to)
+}
+
+// serveHost sends a request to a listed host if the program may use it.
+func (p *Proxy) serveHost(w http.ResponseWriter, r *http.Request, to target, change ...func(*httputil.ReverseProxy)) {
+	if _, ok := p.cfg.Hosts.Lookup(to.host, to.port); !ok {
 		w.Header().Set("Connection", "close")
-		answer{http.StatusMisdirectedRequest, "not-listed", conn.to.host + " is not listed any more", "Open a new connection."}.write(w, r)
+		answer{http.StatusMisdirectedRequest, "not-listed", to.host + " is not listed any more", "Open a new connection."}.write(w, r)
 		return
 	}
-	ctx, err := p.cfg.Admit(r.Context(), conn.peer, conn.to.authority("443"))
+	ctx, err := p.cfg.Admit(r.Context(), peerOf(r), to.authority("443"))
 	if err != nil {
 		p.explain(w, r, err)
 		return
 	}
-	p.forwardListed(w, r, ctx, conn.to)
+	p.forwardListed(w, r, ctx, to, change...)
+}
+
+// peerOf is who has sent a request.
+func peerOf(r *http.Request) peer.Peer {
+	switch conn := r.Context().Value(connKey{}).(type) {
+	case *listedConn:
+		return conn.peer
+	case *programConn:
+		return conn.peer
+	}
+	return peer.Peer{} // no server of ours has such connections
 }
 
 // isFor checks all the places in which a request names its host.

@@ -3,7 +3,6 @@ package proxy
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -21,7 +20,7 @@ const pacPath = "/proxy.pac"
 // image (shown by Sec-Fetch-Site, Origin or Referer). Those get nothing.
 func (p *Proxy) servePAC(w http.ResponseWriter, r *http.Request) {
 	switch {
-	case !p.isOwnHost(r.Host) || isCrossSite(r.Header):
+	case !isAt(r.Host, p.own.String()) || isCrossSite(r.Header):
 		answer{http.StatusForbidden, "not-for-web-pages", "this address is a proxy for the programs of this machine", ""}.write(w, r)
 		return
 	case r.URL.Path != pacPath || r.URL.RawQuery != "" || r.Method != http.MethodGet && r.Method != http.MethodHead:
@@ -38,12 +37,6 @@ func (p *Proxy) servePAC(w http.ResponseWriter, r *http.Request) {
 		elsewhere = "PROXY " + p.own.String() // which knows the way
 	}
 	fmt.Fprint(w, pacFile(p.cfg.Hosts.List(), p.own, elsewhere))
-}
-
-// isOwnHost compares Host with the listener's own address, by number or as
-// localhost, and always with the port.
-func (p *Proxy) isOwnHost(host string) bool {
-	return host == p.own.String() || host == net.JoinHostPort("localhost", portOf(p.own))
 }
 
 // isCrossSite tells requests that a web page has caused. A browser that reads

@@ -57,6 +57,8 @@ type Hosts interface {
 type Config struct {
 	// Listen is the configured address, host:port on a loopback address.
 	Listen string
+	// Others are our further listeners; tunnels lead to none of them.
+	Others []netip.AddrPort
 	Hosts  Hosts
 	// Transport sends the requests for listed hosts. Their URL is https with
 	// the host (and the port, unless 443); Upgrade requests must be answered
@@ -142,10 +144,10 @@ func (p *Proxy) Serve(ctx context.Context, listener net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
-	front := p.server(ctx, http.HandlerFunc(p.serveFront))
+	front := p.server(ctx, http.HandlerFunc(p.serveFront), &p.running)
 	front.Protocols = new(http.Protocols)
 	front.Protocols.SetHTTP1(true)
-	inner := p.server(ctx, http.HandlerFunc(p.serveListed))
+	inner := p.server(ctx, http.HandlerFunc(p.serveListed), &p.running)
 	inner.TLSConfig = p.tlsConfig()
 	inner.HTTP2 = &http.HTTP2Config{
 		// The default windows of 1 MB hold back large uploads.
@@ -155,7 +157,7 @@ func (p *Proxy) Serve(ctx context.Context, listener net.Listener) error {
 
 	failed := make(chan error, 2)
 	var servers sync.WaitGroup
-	servers.Go(func() { failed <- front.Serve(newAccepting(listener, p)) })
+	servers.Go(func() { failed <- front.Serve(newAccepting(listener, p, &p.running)) })
 	servers.Go(func() { failed <- inner.ServeTLS(p.listed, "", "") })
 	var err error
 	select {
@@ -173,21 +175,21 @@ func (p *Proxy) Serve(ctx context.Context, listener net.Listener) error {
 }
 
 // server makes an http.Server whose connections and handlers are counted in
-// p.running. A handler starts while its connection counts, so the counter never
+// running. A handler starts while its connection counts, so the counter never
 // rises from zero while Serve waits.
-func (p *Proxy) server(ctx context.Context, handler http.Handler) *http.Server {
+func (p *Proxy) server(ctx context.Context, handler http.Handler, running *sync.WaitGroup) *http.Server {
 	return &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			p.running.Add(1)
-			defer p.running.Done()
+			running.Add(1)
+			defer running.Done()
 			handler.ServeHTTP(w, r)
 		}),
 		ConnState: func(_ net.Conn, state http.ConnState) {
 			switch state {
 			case http.StateNew:
-				p.running.Add(1)
+				running.Add(1)
 			case http.StateClosed, http.StateHijacked:
-				p.running.Done()
+				running.Done()
 			}
 		},
 		BaseContext:                  func(net.Listener) context.Context { return ctx },

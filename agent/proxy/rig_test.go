@@ -66,6 +66,7 @@ func (l *hostList) set(names ...string) {
 
 // rig is a running proxy in front of an origin that plays every listed host.
 type rig struct {
+	proxy  *Proxy
 	t      testing.TB
 	addr   string // of the proxy
 	hosts  *hostList
@@ -145,7 +146,7 @@ func (r *rig) serve(cfg Config) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.addr = l.Addr().String()
+	r.addr, r.proxy = l.Addr().String(), p
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- p.Serve(ctx, l) }()
