@@ -94,6 +94,7 @@ type Agent struct {
 	screen    *screen.Watcher
 
 	proxyListener   net.Listener
+	fixedListeners  []net.Listener // as in the configuration's Listeners
 	controlListener net.Listener
 	upstreamErrors  atomic.Uint64
 	known           identities
@@ -158,7 +159,7 @@ func assemble(o Options, open func(card.Config) (cards, tlsclient.Source, error)
 	a.onClose(a.desk.Close) // before the transport waits for those who wait for prompts
 	a.proxy, err = proxy.New(proxy.Config{
 		Listen: o.Config.Proxy.Listen, Hosts: a.hosts, Transport: a.transport, Roots: a.roots,
-		Peer: peer.NewFinder().Lookup, Admit: a.admit, Explain: a.explainProxied, Upstream: a.way, Log: a.log,
+		Peer: peer.NewFinder().Lookup, Admit: a.admit, Explain: a.explainProxied, Upstream: a.way, Others: a.own()[1:], Log: a.log,
 	})
 	return a, err
 }
@@ -180,6 +181,14 @@ func (a *Agent) listen() (err error) {
 		return fmt.Errorf("the proxy cannot listen on %s: %w; if another program has the port, set [proxy] listen in %s", address, errors.Unwrap(err), a.options.Config.File)
 	}
 	a.onClose(func() { a.proxyListener.Close() })
+	for _, fixed := range a.options.Config.Listeners {
+		l, err := net.Listen("tcp", fixed.Listen)
+		if err != nil {
+			return fmt.Errorf("the [[listener]] for %s cannot listen on %s: %w; set another address in %s", fixed, fixed.Listen, errors.Unwrap(err), a.options.Config.File)
+		}
+		a.fixedListeners = append(a.fixedListeners, l)
+		a.onClose(func() { l.Close() })
+	}
 	return nil
 }
 
@@ -211,9 +220,13 @@ func (a *Agent) openState() (err error) {
 	return err
 }
 
-// own are the addresses of our listeners.
+// own are the addresses of our listeners, the proxy's first.
 func (a *Agent) own() []netip.AddrPort {
-	return []netip.AddrPort{a.proxyListener.Addr().(*net.TCPAddr).AddrPort()}
+	var own []netip.AddrPort
+	for _, l := range append([]net.Listener{a.proxyListener}, a.fixedListeners...) {
+		own = append(own, l.Addr().(*net.TCPAddr).AddrPort())
+	}
+	return own
 }
 
 // isHostAddress tells what the settings of a listed host say to connect to: its
@@ -239,6 +252,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer cancel(nil)
 	var parts sync.WaitGroup
 	all := []func(context.Context) error{a.watch, a.watchScreen, a.serveProxy, a.serveControl}
+	for i, l := range a.fixedListeners {
+		to := a.options.Config.Listeners[i]
+		all = append(all, func(ctx context.Context) error { return a.proxy.ServeFixed(ctx, l, to.Host, to.Port) })
+	}
 	failed := make(chan error, len(all))
 	for _, part := range all {
 		parts.Go(func() {

@@ -16,6 +16,7 @@ import (
 	"github.com/kortti-id/kortti/agent/config"
 	"github.com/kortti-id/kortti/agent/control"
 	"github.com/kortti-id/kortti/agent/doctor"
+	"github.com/kortti-id/kortti/agent/upstream"
 )
 
 // Audit records in one answer.
@@ -93,7 +94,12 @@ func (a *Agent) getDoctor(r *http.Request) (any, error) {
 
 func (a *Agent) getSettings(*http.Request) (any, error) {
 	cfg := a.options.Config
+	listeners := []control.Listener{}
+	for i, l := range cfg.Listeners {
+		listeners = append(listeners, control.Listener{Address: a.fixedListeners[i].Addr().String(), Upstream: l.String()})
+	}
 	return control.Settings{
+		Upstream: upstream.Shown(cfg.Proxy.Upstream), Listeners: listeners,
 		ConfigFile: cfg.File, ManagedFile: a.hosts.ManagedFile(), StateDir: a.options.StateDir,
 		Modules: cfg.Card.Modules, IdleLock: cfg.Card.IdleLock.String(), Proxy: cfg.Proxy.Listen, Socket: a.socket,
 	}, nil

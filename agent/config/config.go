@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -39,7 +40,9 @@ type Config struct {
 	Card    Card
 	Proxy   Proxy
 	Control Control
-	Hosts   *Hosts
+	// Listeners are the [[listener]] tables.
+	Listeners []Listener
+	Hosts     *Hosts
 }
 
 // Card is the [card] table.
@@ -82,10 +85,47 @@ type file struct {
 	Listener []fileListener `toml:"listener"`
 }
 
-// fileListener is a [[listener]] table: known, but not served yet.
+// fileListener is a [[listener]] table.
 type fileListener struct {
 	Listen   string `toml:"listen"`
 	Upstream string `toml:"upstream"`
+}
+
+// Listener is an address whose requests all go to one listed host.
+type Listener struct {
+	Listen     string // host:port with a literal loopback address; port 0 = any
+	Host, Port string // lower-case ASCII and decimal
+}
+
+// String is the listener as the file writes its upstream.
+func (l Listener) String() string {
+	if l.Port == "443" {
+		return "https://" + l.Host
+	}
+	return "https://" + net.JoinHostPort(l.Host, l.Port)
+}
+
+func (f fileListener) read() (Listener, error) {
+	l := Listener{Listen: f.Listen, Port: "443"}
+	bad := func(err error) (Listener, error) { return Listener{}, fmt.Errorf("[[listener]] %s: %w", f.Listen, err) }
+	if err := checkLoopback(f.Listen); err != nil {
+		return bad(err)
+	}
+	u, err := url.Parse(f.Upstream)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/")+u.RawQuery+u.Fragment != "" {
+		return bad(fmt.Errorf(`upstream %q: want "https://" and a listed host, with no path`, f.Upstream))
+	}
+	name, port, err := ParseName(u.Host)
+	if err != nil {
+		return bad(err)
+	}
+	if strings.HasPrefix(name, "*") {
+		return bad(fmt.Errorf("upstream %q must be one host", f.Upstream))
+	}
+	if l.Host = name; port != "" {
+		l.Port = port
+	}
+	return l, nil
 }
 
 // DefaultFile returns $XDG_CONFIG_HOME/kortti/kortti.toml.
@@ -135,6 +175,14 @@ func Load(path string) (*Config, error) {
 	if cfg.Hosts, err = loadHosts(path, hosts); err != nil {
 		return nil, err
 	}
+	for _, l := range cfg.Listeners {
+		if _, listed := cfg.Hosts.Lookup(l.Host, l.Port); !listed {
+			err = errors.Join(err, fmt.Errorf("[[listener]] %s: %s is not listed; add a [[host]] table for %s", l.Listen, l, l.Host))
+		}
+	}
+	if err := inFile(path, err); err != nil {
+		return nil, err
+	}
 	return cfg, nil
 }
 
@@ -168,15 +216,17 @@ func parse(path string, raw []byte) (*Config, []fileHost, error) {
 	cfg.Card.Modules = f.Card.Modules
 	idle, err := parseIdle(f.Card.IdleLock)
 	cfg.Card.IdleLock = idle
-	problems := []error{err, checkModules(f.Card.Modules), checkLoopback(f.Proxy.Listen)}
+	problems := []error{err, checkModules(f.Card.Modules), inTable("[proxy]", checkLoopback(f.Proxy.Listen))}
 	if f.Control.Socket != "" && !filepath.IsAbs(f.Control.Socket) {
 		problems = append(problems, fmt.Errorf("[control] socket %q must be an absolute path", f.Control.Socket))
 	}
 	if err := upstream.Check(f.Proxy.Upstream); err != nil {
 		problems = append(problems, fmt.Errorf("[proxy] upstream: %w", err))
 	}
-	if len(f.Listener) > 0 {
-		problems = append(problems, errors.New("[[listener]]: this version has no fixed-upstream listeners; remove the table and use the proxy"))
+	for _, table := range f.Listener {
+		l, err := table.read()
+		problems = append(problems, err)
+		cfg.Listeners = append(cfg.Listeners, l)
 	}
 	if err := inFile(path, problems...); err != nil {
 		return nil, nil, err
@@ -209,6 +259,13 @@ func decode(path string, raw []byte, into any) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
+}
+
+func inTable(table string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s %w", table, err)
 }
 
 // inFile joins the errors that are not nil and puts the file's name before each.
@@ -248,19 +305,19 @@ func checkModules(modules []string) error {
 	return nil
 }
 
-// checkLoopback keeps the proxy off the network: whoever reaches it can log in
+// checkLoopback keeps listeners off the network: whoever reaches one can log in
 // with the card. A name is refused too, because what it means may change.
 func checkLoopback(listen string) error {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
-		return fmt.Errorf("[proxy] listen %q: want ADDRESS:PORT, e.g. %s", listen, DefaultListen)
+		return fmt.Errorf("listen %q: want ADDRESS:PORT, e.g. %s", listen, DefaultListen)
 	}
 	addr, err := netip.ParseAddr(host)
 	if err != nil || !addr.Unmap().IsLoopback() {
-		return fmt.Errorf("[proxy] listen %q: only loopback addresses are allowed, e.g. %s", listen, DefaultListen)
+		return fmt.Errorf("listen %q: only loopback addresses are allowed, e.g. %s", listen, DefaultListen)
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return fmt.Errorf("[proxy] listen %q: %q is not a port number", listen, port)
+		return fmt.Errorf("listen %q: %q is not a port number", listen, port)
 	}
 	return nil
 }

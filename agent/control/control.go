@@ -264,6 +264,17 @@ type Settings struct {
 	IdleLock    string   `json:"idle_lock"` // a Go duration; "0s" means never
 	Proxy       string   `json:"proxy"`     // as configured
 	Socket      string   `json:"socket"`
+	// Upstream is the proxy on the way out, without a password: "" for none,
+	// "env" or a URL.
+	Upstream string `json:"upstream"`
+	// Listeners lead to one listed host each.
+	Listeners []Listener `json:"listeners"`
+}
+
+// Listener is an address whose requests all go to one listed host.
+type Listener struct {
+	Address  string `json:"address"`  // host:port that it listens on
+	Upstream string `json:"upstream"` // https://host[:port]
 }
 
 // Consent is a remembered permission of a program to use a card at a host.

@@ -153,6 +153,15 @@ func (d *Dialer) Set(setting string) error {
 	return nil
 }
 
+// Shown is a setting without user and password.
+func Shown(setting string) string {
+	if u, err := url.Parse(setting); err == nil && u.User != nil {
+		u.User = nil
+		return u.String()
+	}
+	return setting
+}
+
 // Check tells what is wrong with a setting by itself.
 func Check(setting string) error {
 	_, err := chooser(setting)
