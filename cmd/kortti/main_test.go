@@ -31,7 +31,7 @@ import (
 
 func TestMain(m *testing.M) {
 	card.RunIfChild()
-	testscript.Main(m, map[string]func(){"kortti": main})
+	testscript.Main(m, map[string]func(){"kortti": main, "goget": goGet})
 }
 
 // The scripts are the specification of the command line. Besides testscript's
@@ -157,7 +157,7 @@ func site(ts *testscript.TestScript, _ bool, _ []string) {
 		ts.Check(err)
 		clients.AddCert(ca)
 	}
-	server := httptest.NewUnstartedServer(pages())
+	server := httptest.NewUnstartedServer(pages(ts.MkAbs("www")))
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients}
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0) // `kortti why` ends handshakes half-way
 	server.StartTLS()
@@ -174,9 +174,23 @@ func site(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(os.WriteFile(ts.MkAbs("site-roots.pem"), pki.WebRootsPEM(), 0o600))
 }
 
-// pages are what site serves: / greets the card's owner.
-func pages() http.Handler {
+// goGet is a Go program that knows nothing of Kortti.
+func goGet() {
+	resp, err := http.Get(os.Args[1])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(7)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(os.Stdout, resp.Body); err != nil {
+		os.Exit(8)
+	}
+}
+
+// pages are what site serves: / greets the card's owner, /files/ is a folder.
+func pages(folder string) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("/files/", http.StripPrefix("/files/", http.FileServer(http.Dir(folder))))
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "hello "+r.TLS.PeerCertificates[0].Subject.CommonName+"\n")
 	})
