@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -104,5 +105,79 @@ func TestTicketlessHostIsNotBlocked(t *testing.T) {
 	}
 	if got := key.signatures.Load(); got != tlsclient.TicketlessConns {
 		t.Errorf("%d signatures, want %d", got, tlsclient.TicketlessConns)
+	}
+}
+
+// A thousand requests of sixteen clients that start cold and at once: one
+// signature, on connections that are kept and on new ones where there are
+// tickets, and a stated number where there are none.
+func TestThousandRequests(t *testing.T) {
+	for _, k := range kinds() {
+		for _, perConn := range []int64{0, 10} { // requests after which the host ends a connection
+			if !k.tickets && perConn > 0 {
+				continue // each costs a signature then: see TestTicketlessHostEndsConnections
+			}
+			t.Run(fmt.Sprintf("%v,%d", k, perConn), func(t *testing.T) {
+				noLeaks(t)
+				people := newCA(t, "people", nil)
+				cert, key := newCard(t, people, "meri")
+				var seen atomic.Int64
+				s := newServer(t, k, []*ca{people}, func(w http.ResponseWriter, r *http.Request) {
+					if n := seen.Add(1); perConn > 0 && n%perConn == 0 {
+						w.Header().Set("Connection", "close") // GOAWAY in HTTP/2
+					}
+					ok(w, r)
+				})
+				tr := client(t, s, tlsclient.Config{Source: tlsclient.Static(cert)})
+				load(t, tr, 16, 1000)
+				c := tr.Counters()
+				if got := key.signatures.Load(); got != 1 || c.Requests < 1000 || c.SignaturesAvoided != c.Requests-1 {
+					t.Errorf("%d signatures, want 1; %+v", got, c)
+				}
+				if perConn > 0 && c.Handshakes.Resumed < 10 {
+					t.Errorf("too few new connections to show anything: %+v", c)
+				}
+			})
+		}
+	}
+}
+
+// Without tickets each connection that the host ends costs a signature, and no
+// more than that.
+func TestTicketlessHostEndsConnections(t *testing.T) {
+	noLeaks(t)
+	people := newCA(t, "people", nil)
+	cert, key := newCard(t, people, "meri")
+	var seen atomic.Int64
+	s := newServer(t, kind{tls.VersionTLS13, false, false}, []*ca{people}, func(w http.ResponseWriter, r *http.Request) {
+		if seen.Add(1)%100 == 0 {
+			w.Header().Set("Connection", "close")
+		}
+		ok(w, r)
+	})
+	tr := client(t, s, tlsclient.Config{Source: tlsclient.Static(cert)})
+	load(t, tr, 16, 1000)
+	if got := key.signatures.Load(); got != s.accepted.Load() || got < 10 || got > 10+tlsclient.TicketlessConns {
+		t.Errorf("%d signatures on %d connections for 1,000 requests at 100 a connection", got, s.accepted.Load())
+	}
+}
+
+// load has clients make requests one after another, all at once.
+func load(t *testing.T, tr http.RoundTripper, clients, requests int) {
+	t.Helper()
+	var all sync.WaitGroup
+	for range clients {
+		all.Go(func() {
+			for range requests / clients {
+				if _, err := get(t.Context(), tr, "https://card.test/"); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	for range requests % clients {
+		mustGet(t, tr, "https://card.test/")
 	}
 }

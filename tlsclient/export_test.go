@@ -1,9 +1,40 @@
 package tlsclient
 
-import "github.com/kortti-id/kortti/card"
+import (
+	"fmt"
+	"time"
+
+	"github.com/kortti-id/kortti/card"
+)
 
 // Dismissed is the rule by which a pool closes a connection that lives.
 var Dismissed = dismissed
+
+// MaxGuesses is how many places of a host without a profile are looked at.
+const MaxGuesses = maxGuesses
+
+// Asks notes that a place was seen to ask for a certificate after a request.
+func Asks(t *Transport, host, path string) { t.places.put(place{target{host, "443"}, path}, true) }
+
+// AsksAt tells whether a path counts as one that asks after another was seen to.
+func AsksAt(asks, path string) bool {
+	var m places
+	m.put(place{path: asks}, true)
+	got, _ := m.get(place{path: path}, time.Now())
+	return got
+}
+
+// MaxPlaces is how many places of a host are remembered.
+const MaxPlaces = maxPlaces
+
+// Remembered is how many of n places are.
+func Remembered(n int) int {
+	var m places
+	for i := range n {
+		m.put(place{path: fmt.Sprint("/", i)}, i%2 == 0)
+	}
+	return len(m.host[target{}])
+}
 
 // Contacting counts the requests that wait for the first contact with a host.
 func Contacting(t *Transport, host string) int { return waiters(&t.contacts, target{host, "443"}) }

@@ -223,6 +223,12 @@ type server struct {
 // server that does not ask. change may alter its TLS configuration.
 func newServer(t *testing.T, k kind, clients []*ca, handler http.HandlerFunc, change ...func(*tls.Config)) *server {
 	t.Helper()
+	return newServerBefore(t, k, clients, handler, nil, change...)
+}
+
+// newServerBefore is newServer with a last change to the server itself.
+func newServerBefore(t *testing.T, k kind, clients []*ca, handler http.HandlerFunc, before func(*server), change ...func(*tls.Config)) *server {
+	t.Helper()
 	s := &server{Server: httptest.NewUnstartedServer(handler), web: newCA(t, "web", nil)}
 	key := newKey(t)
 	leaf := sign(t, &x509.Certificate{DNSNames: []string{host, "other.test"}}, s.web, key.Public())
@@ -252,6 +258,9 @@ func newServer(t *testing.T, k kind, clients []*ca, handler http.HandlerFunc, ch
 		case http.StateClosed, http.StateHijacked:
 			s.live.Add(-1)
 		}
+	}
+	if before != nil {
+		before(s)
 	}
 	s.StartTLS()
 	t.Cleanup(s.Close)

@@ -44,8 +44,8 @@ type verdict struct {
 }
 
 // get tells whether a place asks. What asks stands for all below its directory,
-// because servers configure directories; but not for a whole host, where one
-// page of many may ask (such as /login).
+// because servers configure directories; but a page of the host's root, such as
+// /login, does not stand for the host.
 func (m *places) get(at place, now time.Time) (asks, known bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -67,7 +67,7 @@ func below(other, path string) bool {
 	if directory == "/" && other != "/" {
 		directory = other + "/"
 	}
-	return directory != "/" && strings.HasPrefix(path, directory)
+	return strings.HasPrefix(path, directory)
 }
 
 // put notes what a place was seen to do.
@@ -83,16 +83,17 @@ func (m *places) put(at place, asks bool) {
 		m.host[at.target] = seen
 	}
 	if len(seen) >= maxPlaces {
-		dropOldest(seen)
+		drop(seen)
 	}
 	seen[at.path] = verdict{asks, time.Now()}
 }
 
-func dropOldest(seen map[string]verdict) {
-	oldest, at := "", time.Now()
+// drop forgets the oldest place, those that ask last.
+func drop(seen map[string]verdict) {
+	oldest, first := "", verdict{asks: true, at: time.Now()}
 	for path, v := range seen {
-		if v.at.Before(at) {
-			oldest, at = path, v.at
+		if !v.asks && first.asks || v.asks == first.asks && !v.at.After(first.at) {
+			oldest, first = path, v
 		}
 	}
 	delete(seen, oldest)
