@@ -74,7 +74,7 @@ func findWay(ctx context.Context, c *control.Client) (way, error) {
 	if err != nil {
 		return way{}, err
 	}
-	w := way{proxy: status.Proxy, dir: filepath.Join(settings.StateDir, "exec")}
+	w := way{proxy: status.Proxy, dir: filepath.Join(settings.StateDir, "exec"), upstream: settings.Upstream != ""}
 	if w.hosts, err = c.Hosts(ctx); err != nil {
 		return way{}, err
 	}

@@ -6,14 +6,17 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
 
+	"github.com/kortti-id/kortti/agent/config"
 	"github.com/kortti-id/kortti/agent/control"
 	"github.com/kortti-id/kortti/agent/presets"
 	"github.com/kortti-id/kortti/agent/probe"
+	"github.com/kortti-id/kortti/agent/upstream"
 )
 
 // byProbe follows a login, shows its way and lists the hosts that ask, after a
@@ -24,7 +27,7 @@ func (a *adding) byProbe(ctx context.Context) error {
 		return err
 	}
 	a.first = strings.TrimSuffix(start.Host, ":443")
-	cfg, err := a.probeConfig()
+	cfg, err := a.probeConfig(ctx)
 	if err != nil {
 		return err
 	}
@@ -56,22 +59,12 @@ func (a *adding) byProbe(ctx context.Context) error {
 	return a.put(ctx, found...)
 }
 
-// probeConfig goes the way that the agent would go to the hosts.
-func (a *adding) probeConfig() (probe.Config, error) {
+// probeConfig goes the way that the agent goes to hosts.
+func (a *adding) probeConfig(ctx context.Context) (probe.Config, error) {
 	cfg := probe.Config{UserAgent: "kortti/" + version}
-	if a.host.TLSRoots != "" {
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			return cfg, fmt.Errorf("read the system's trust anchors: %w", err)
-		}
-		raw, err := os.ReadFile(a.host.TLSRoots)
-		if err != nil {
-			return cfg, err
-		}
-		if !pool.AppendCertsFromPEM(raw) {
-			return cfg, fmt.Errorf("%s holds no certificate in PEM form", a.host.TLSRoots)
-		}
-		cfg.Roots = pool
+	way, err := a.wayOut(ctx)
+	if err != nil {
+		return cfg, err
 	}
 	first := a.first
 	if !strings.Contains(first, ":") {
@@ -79,11 +72,47 @@ func (a *adding) probeConfig() (probe.Config, error) {
 	}
 	cfg.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if addr == first && a.host.Address != "" {
-			addr = a.host.Address
+			return (&net.Dialer{}).DialContext(ctx, network, a.host.Address)
 		}
-		return (&net.Dialer{}).DialContext(ctx, network, addr)
+		return way.DialContext(ctx, network, addr)
 	}
+	if a.host.TLSRoots == "" {
+		return cfg, nil
+	}
+	raw, err := readBundle(a.host.TLSRoots)
+	if err != nil {
+		return cfg, err
+	}
+	if cfg.Roots, err = x509.SystemCertPool(); err != nil {
+		return cfg, fmt.Errorf("read the system's trust anchors: %w", err)
+	}
+	cfg.Roots.AppendCertsFromPEM(raw)
 	return cfg, nil
+}
+
+// wayOut is the upstream proxy of the agent, or of kortti.toml where none runs.
+func (a *adding) wayOut(ctx context.Context) (*upstream.Dialer, error) {
+	file := ""
+	err := withAgent(a.socket, func(c *control.Client) error {
+		settings, err := c.Settings(ctx)
+		file = settings.ConfigFile
+		return err
+	})
+	if err != nil && !noAgent(err) {
+		return nil, err
+	}
+	if _, err := os.Stat(file); err != nil {
+		file = "" // the default one, which may be missing
+	}
+	cfg, err := config.Load(file)
+	if err != nil {
+		return nil, err
+	}
+	var own []netip.AddrPort
+	if listen, err := netip.ParseAddrPort(cfg.Proxy.Listen); err == nil {
+		own = append(own, listen)
+	}
+	return upstream.New(upstream.Config{Setting: cfg.Proxy.Upstream, Own: own})
 }
 
 func printProbe(w io.Writer, r probe.Result) error {
