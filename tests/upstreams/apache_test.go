@@ -9,9 +9,12 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/kortti-id/kortti/card"
+	"github.com/kortti-id/kortti/fineid/fineidtest"
 	"github.com/kortti-id/kortti/tests/rootfs"
 	"github.com/kortti-id/kortti/tlsclient"
 )
@@ -23,14 +26,16 @@ type apache struct {
 	h2        bool
 	none      bool // SSLVerifyClient none is said for the rest, so that each request sets it anew
 	perConn   int  // MaxKeepAliveRequests, 0 for no limit
+	// distrust has it list the card's CAs and trust others.
+	distrust bool
 }
 
 func apaches() []apache {
 	return []apache{
-		{"TLS 1.2", "TLSv1.2", false, false, 0},
-		{"TLS 1.2, h2", "TLSv1.2", true, false, 0},
-		{"TLS 1.2 and 1.3", "TLSv1.2 +TLSv1.3", false, true, 0},
-		{"TLS 1.2 and 1.3, h2", "TLSv1.2 +TLSv1.3", true, true, 0},
+		{"TLS 1.2", "TLSv1.2", false, false, 0, false},
+		{"TLS 1.2, h2", "TLSv1.2", true, false, 0, false},
+		{"TLS 1.2 and 1.3", "TLSv1.2 +TLSv1.3", false, true, 0, false},
+		{"TLS 1.2 and 1.3, h2", "TLSv1.2 +TLSv1.3", true, true, 0, false},
 	}
 }
 
@@ -48,6 +53,15 @@ func newApache(t *testing.T, a apache) *rig {
 	}
 	if a.none {
 		none = "SSLVerifyClient none"
+	}
+	trusted := inside("issuing.pem")
+	if a.distrust {
+		others, err := fineidtest.New(fineidtest.Options{ECOnly: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.write("others.pem", append(others.IssuingPEM(), others.RootsPEM()...))
+		trusted = inside("others.pem")
 	}
 	fmt.Fprintf(&c, `ServerRoot /etc/apache2
 PidFile /run/apache2.pid
@@ -69,6 +83,7 @@ SSLSessionCache shmcb:/run/ssl_scache(512000)
   SSLCertificateFile %s
   SSLCertificateKeyFile %s
   SSLCACertificateFile %s
+  SSLCADNRequestFile %s
   SSLVerifyDepth 3
   %s
   RequestHeader set X-Subject "%%{SSL_CLIENT_S_DN}s"
@@ -77,7 +92,7 @@ SSLSessionCache shmcb:/run/ssl_scache(512000)
     SSLVerifyClient require
   </Location>
 </VirtualHost>
-`, site, r.addr, a.perConn, protocols, a.protocols, inside("site.pem"), inside("site-key.pem"), inside("issuing.pem"), none, r.application)
+`, site, r.addr, a.perConn, protocols, a.protocols, inside("site.pem"), inside("site-key.pem"), trusted, inside("issuing.pem"), none, r.application)
 	r.write("apache.conf", []byte(c.String()))
 	r.run("apache2", "-f", inside("apache.conf"), "-D", "FOREGROUND")
 	return r
@@ -231,4 +246,100 @@ func TestApacheEnd(t *testing.T) {
 			r.signatures(1)
 		})
 	}
+}
+
+// A certificate that the host refuses costs one signature for all who wait.
+func TestApacheRefusesCertificate(t *testing.T) {
+	for _, a := range apaches() {
+		t.Run(a.name, func(t *testing.T) {
+			a.distrust = true
+			r := newApache(t, a)
+			tr := r.client()
+			var all sync.WaitGroup
+			for range 40 {
+				all.Go(func() {
+					var upstream *tlsclient.UpstreamError
+					if status, answer, err := do(t.Context(), tr, http.MethodGet, "/secure/", nil); !errors.As(err, &upstream) {
+						t.Errorf("got %d %q, %v, want an UpstreamError", status, answer, err)
+					}
+				})
+			}
+			all.Wait()
+			r.signatures(1)
+		})
+	}
+}
+
+// A request that blocks the connection does not block the others for ever: there
+// are further ones, up to a stated number, a signature each. A lock ends them at
+// once, also while the card signs.
+func TestApacheBlockedConnections(t *testing.T) {
+	r := newApache(t, apaches()[2])
+	tr := r.client()
+	r.get(tr, "/secure/", known)
+	polls := make(chan error)
+	poll := func() {
+		_, _, err := do(t.Context(), tr, http.MethodGet, "/secure/poll", nil)
+		polls <- err
+	}
+	for range tlsclient.TicketlessConns + 2 {
+		go poll()
+	}
+	r.until("the host has all the connections that it may get", func() bool {
+		return r.polls.Load() == tlsclient.TicketlessConns
+	})
+	r.signatures(tlsclient.TicketlessConns)
+	tr.End(card.FingerprintOf(r.card.Certificate[0]), tlsclient.ErrLocked)
+	for range tlsclient.TicketlessConns + 2 {
+		if err := <-polls; !errors.Is(err, tlsclient.ErrLocked) {
+			t.Errorf("a poll got %v, want ErrLocked", err)
+		}
+	}
+	r.signatures(0)
+}
+
+// A lock does not wait for a card that signs, nor do the requests.
+func TestApacheEndWhileSigning(t *testing.T) {
+	r := newApache(t, apaches()[2])
+	tr := r.client()
+	r.get(tr, "/secure/", known)
+	signing, release := make(chan struct{}, 10), make(chan struct{})
+	r.key.hold = func() { signing <- struct{}{}; <-release }
+	ended := make(chan error)
+	get := func(path string) {
+		_, _, err := do(t.Context(), tr, http.MethodGet, path, nil)
+		ended <- err
+	}
+	go get("/secure/poll")
+	r.until("the poll is with the application", func() bool { return r.polls.Load() == 1 })
+	go get("/secure/") // it gets a further connection, for which the card signs
+	<-signing
+	began := time.Now()
+	tr.End(card.FingerprintOf(r.card.Certificate[0]), tlsclient.ErrLocked)
+	for range 2 {
+		if err := <-ended; !errors.Is(err, tlsclient.ErrLocked) {
+			t.Errorf("got %v, want ErrLocked", err)
+		}
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	close(release)
+}
+
+// A reset forgets what was learned and closes the connections; what is still true
+// is learned anew.
+func TestApacheReset(t *testing.T) {
+	r := newApache(t, apaches()[3])
+	store := newStore()
+	tr := r.client(store.config)
+	r.get(tr, "/secure/", known)
+	if err := tr.ResetProfile(site); err != nil {
+		t.Fatal(err)
+	}
+	if _, kept := store.Get(site, "443"); kept || tr.Counters().Connections != 0 {
+		t.Errorf("the reset left the profile (%t) or %d connections", kept, tr.Counters().Connections)
+	}
+	r.get(tr, "/secure/", known) // learned again
+	r.signatures(2)
 }

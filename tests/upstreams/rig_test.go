@@ -53,11 +53,15 @@ type counter struct {
 	crypto.Signer
 	signatures atomic.Int64
 	delay      time.Duration
+	hold       func() // if there, is called before a signature is made
 }
 
 func (c *counter) Sign(r io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	c.signatures.Add(1)
 	time.Sleep(c.delay)
+	if c.hold != nil {
+		c.hold()
+	}
 	return c.Signer.Sign(r, digest, opts)
 }
 

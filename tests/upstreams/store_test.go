@@ -1,6 +1,7 @@
 package upstreams_test
 
 import (
+	"strings"
 	"sync"
 
 	"github.com/kortti-id/kortti/tlsclient"
@@ -33,6 +34,10 @@ func (s *store) Put(p tlsclient.Profile) error {
 func (s *store) Delete(host, port string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.all, host+":"+port)
+	for k := range s.all {
+		if k == host+":"+port || port == "" && strings.HasPrefix(k, host+":") {
+			delete(s.all, k)
+		}
+	}
 	return nil
 }
