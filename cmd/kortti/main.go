@@ -65,6 +65,7 @@ func commands() []command {
 		{"audit", "[--json]", "what the agent decided", runAudit},
 		{"testcard", testcardUsage, "test cards made with SoftHSM", runTestcard},
 		{"demo", "[--keep]", "a test card logs in to a demo service, from end to end", runDemo},
+		{"completion", completionUsage, "a script that lets your shell complete kortti's commands", runCompletion},
 		{"version", "", "the version of this program", runVersion},
 	}
 }
@@ -81,6 +82,9 @@ func run(ctx context.Context, std stdio, args []string) int {
 	switch {
 	case len(args) == 0, len(args) == 1 && isHelp(args[0]):
 		printUsage(std.out)
+		return exitDone
+	case args[0] == completeCommand:
+		runComplete(ctx, std, args[1:])
 		return exitDone
 	case args[0] == "help":
 		args = append(args[1:], "--help")
