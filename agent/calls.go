@@ -234,12 +234,20 @@ func (a *Agent) deleteHost(r *http.Request) (any, error) {
 	if err := a.choices.put(h.Name, ""); err != nil {
 		return nil, err
 	}
+	if err := a.profiles.prune(a.listed); err != nil {
+		return nil, err
+	}
 	for _, other := range a.hosts.List() {
 		if other.Name == h.Name { // the same host, another port: one root for all
 			return nil, nil
 		}
 	}
 	return nil, a.roots.Delete(h.Name)
+}
+
+func (a *Agent) listed(host, port string) bool {
+	_, ok := a.hosts.Lookup(host, port)
+	return ok
 }
 
 // hostChanged ends the connections that were made with other settings.

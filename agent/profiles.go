@@ -106,12 +106,7 @@ func (s *profiles) Put(p tlsclient.Profile) error {
 	defer s.mu.Unlock()
 	key := hostPort{p.Host, p.Port}
 	if _, known := s.all[key]; !known && len(s.all) >= maxProfiles {
-		oldest := s.sorted()[0]
-		for _, other := range s.sorted() {
-			if other.Since.Before(oldest.Since) {
-				oldest = other
-			}
-		}
+		oldest := slices.MinFunc(s.sorted(), func(a, b control.Profile) int { return a.Since.Compare(b.Since) })
 		delete(s.all, hostPort{oldest.Host, oldest.Port})
 	}
 	s.all[key] = p
@@ -126,6 +121,18 @@ func (s *profiles) Delete(host, port string) error {
 	maps.DeleteFunc(s.all, func(k hostPort, _ tlsclient.Profile) bool {
 		return k.host == host && (port == "" || k.port == port)
 	})
+	if len(s.all) == before {
+		return nil
+	}
+	return s.write()
+}
+
+// prune forgets the hosts that are not listed any more.
+func (s *profiles) prune(listed func(host, port string) bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := len(s.all)
+	maps.DeleteFunc(s.all, func(k hostPort, _ tlsclient.Profile) bool { return !listed(k.host, k.port) })
 	if len(s.all) == before {
 		return nil
 	}

@@ -90,6 +90,10 @@ func TestStartErrorsSayWhatToDo(t *testing.T) {
 			check(t, os.MkdirAll(filepath.Join(dir, "state"), 0o700))
 			check(t, os.WriteFile(filepath.Join(dir, "state", "choices.json"), []byte(`{"a.fi":"x"}`), 0o600))
 		}, []string{"choices.json", "delete the file"}},
+		"damaged profiles": {func(t *testing.T, dir string, _ *Options) {
+			check(t, os.MkdirAll(filepath.Join(dir, "state"), 0o700))
+			check(t, os.WriteFile(filepath.Join(dir, "state", "profiles.json"), []byte("{}"), 0o600))
+		}, []string{"profiles.json", "delete the file"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

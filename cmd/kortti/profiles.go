@@ -82,8 +82,8 @@ func printProfile(std stdio, p control.Profile) {
 		text string
 	}{
 		{p.HTTP1, "HTTP/1.1 only"},
-		{p.TLS12Renegotiation, "TLS 1.2 with one renegotiation for the paths that ask for the certificate after the request: a signature for each connection"},
-		{p.WarmUp, "a request without a body goes before one with a body"},
+		{p.TLS12Renegotiation, "TLS 1.2 with one renegotiation for these paths: each connection costs a signature"},
+		{p.WarmUp, "before a request with a body goes one without"},
 	} {
 		if rule.on {
 			fmt.Fprintf(std.out, "  so:  %s\n", rule.text)
