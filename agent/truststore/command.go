@@ -87,12 +87,31 @@ func (m *Machine) execute(ctx context.Context, argv []string) ([]byte, error) {
 	cmd.Dir = "/"
 	cmd.WaitDelay = time.Second
 	withoutTerminal(cmd)
-	var out, complaint bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &complaint
+	out, complaint := &bounded{left: maxOutput}, &bounded{left: maxComplaint}
+	cmd.Stdout, cmd.Stderr = out, complaint
 	if err := cmd.Run(); err != nil {
-		return out.Bytes(), explain(argv[0], complaint.String(), errors.Join(context.Cause(ctx), err))
+		return out.text, explain(argv[0], string(complaint.text), errors.Join(context.Cause(ctx), err))
 	}
-	return out.Bytes(), nil
+	return out.text, nil
+}
+
+// What is kept of a program's output, in bytes: certutil can complain without
+// end, about a database that another one is making at that moment.
+const (
+	maxOutput    = 16 << 20
+	maxComplaint = 4 << 10
+)
+
+// bounded keeps the beginning of what is written to it.
+type bounded struct {
+	text []byte
+	left int
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	kept := p[:min(len(p), b.left)]
+	b.text, b.left = append(b.text, kept...), b.left-len(kept)
+	return len(p), nil
 }
 
 // complaints are NSS's error codes that certutil names, as far as there is

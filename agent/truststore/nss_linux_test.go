@@ -287,6 +287,10 @@ func TestWhatDoesNotStick(t *testing.T) {
 	if _, err := m.Install(within(t), s, certs(newRoot(t, "b.test")), false); err == nil || !strings.Contains(err.Error(), "certutil failed: line one") {
 		t.Errorf("err = %v", err)
 	}
+	m.fake(t, `case $1 in -A) yes | head -c 1000000 >&2; exit 3;; esac; exec $REAL "$@"`)
+	if _, err := m.Install(within(t), s, certs(newRoot(t, "b.test")), false); err == nil || len(err.Error()) > 500 {
+		t.Errorf("err = %v", err)
+	}
 	wantList(t, s, line(a))
 }
 

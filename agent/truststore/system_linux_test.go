@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -20,12 +21,11 @@ func debian(t *testing.T) (s Store, certsDir string) {
 	}
 	check(t, os.WriteFile(filepath.Join(dir, "conf"), []byte("# none\n"), 0o644))
 	certsDir = filepath.Join(dir, "certs")
+	real := systems[len(systems)-1]
 	return Store{
-		Kind: System, Path: filepath.Join(dir, "anchors"), Owner: "system (Debian)", Present: true,
-		update: []string{
-			"update-ca-certificates", "--fresh", "--localcertsdir", filepath.Join(dir, "anchors"), "--etccertsdir", certsDir,
-			"--certsconf", filepath.Join(dir, "conf"), "--hooksdir", filepath.Join(dir, "hooks"),
-		},
+		Kind: System, Path: filepath.Join(dir, "anchors"), Owner: real.owner, Present: true,
+		update: append(slices.Clone(real.update), "--localcertsdir", filepath.Join(dir, "anchors"), "--etccertsdir", certsDir,
+			"--certsconf", filepath.Join(dir, "conf"), "--hooksdir", filepath.Join(dir, "hooks")),
 	}, certsDir
 }
 
