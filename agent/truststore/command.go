@@ -124,7 +124,12 @@ var complaints = []struct {
 	{"SEC_ERROR_READ_ONLY", ErrReadOnly},
 	{"SEC_ERROR_BAD_DATABASE", ErrDatabase},
 	{"SEC_ERROR_LEGACY_DATABASE", ErrOldFormat},
+	{"Could not find cert", errNoNickname},
 }
+
+// errNoNickname says that certutil does not find what it has listed itself: a
+// nickname that ends in blanks, or is none.
+var errNoNickname = errors.New("certutil does not find a certificate that it lists")
 
 func explain(program, complaint string, err error) error {
 	for _, c := range complaints {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -65,6 +66,9 @@ func (m *Machine) listNSS(ctx context.Context, s Store) ([]Entry, error) {
 				continue
 			}
 			out, err := m.certutil(ctx, "-L", "-d", database(s), "-n", r.nickname, "-a")
+			if errors.Is(err, errNoNickname) && !strings.HasPrefix(r.nickname, roots.NamePrefix) {
+				continue // none of ours
+			}
 			if err != nil {
 				return err
 			}

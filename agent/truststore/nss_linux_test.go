@@ -58,8 +58,11 @@ func TestOthersStay(t *testing.T) {
 	addByHand(t, s, stranger(t, "Company Root"), "Company Root", "C,,")
 	addByHand(t, s, stranger(t, "Mail"), "Mail  with  spaces", ",,")
 	addByHand(t, s, stranger(t, "Työ"), "Työ, juuri C,,", "c,,")
+	for _, odd := range []string{"a:b", "pkcs11:c", " blanks  ", "-x", "", "two\nlines"} {
+		addByHand(t, s, stranger(t, "odd "+odd), odd, "C,,")
+	}
 	others := list(t, s)
-	if len(others) != 4 {
+	if len(others) != 10 {
 		t.Fatalf("%q", others)
 	}
 	a := newRoot(t, "a.test")
