@@ -29,9 +29,10 @@
 //
 // What it never does: ask a person inside a TLS handshake, let two identities
 // share a connection or a session, send a request again that a server may have
-// seen, offer a certificate to a host that lists no CAs unless a person or a
-// setting named it, renegotiate with a host that was not seen to need it, follow
-// redirects, keep cookies, or decompress.
+// seen (but for one without a body and of a safe method, when the host refused it
+// in one of these ways), offer a certificate to a host that lists no CAs unless a
+// person or a setting named it, renegotiate with a host that was not seen to need
+// it, follow redirects, keep cookies, or decompress.
 //
 // [Transport.End] is what "pull the card and you are out" means here: all
 // connections and tickets of the identity are gone when it returns.

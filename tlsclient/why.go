@@ -12,7 +12,8 @@ var errProbed = errors.New("probed")
 
 // Why asks a host ("name" or "name:port") what certificates it accepts and
 // explains the choice. It presents no certificate, makes no signature and asks
-// no person; hosts that are not allowed to use a certificate may be asked too.
+// no person; hosts that are not allowed to use a certificate may be asked too. A
+// host that was seen to ask after requests for some places is asked so.
 func (t *Transport) Why(ctx context.Context, host string) (Explanation, error) {
 	tg, err := newTarget(host)
 	if err != nil {
@@ -31,6 +32,16 @@ func (t *Transport) Why(ctx context.Context, host string) (Explanation, error) {
 	})
 	if err != nil && !errors.Is(err, errProbed) {
 		return result.why, err
+	}
+	if at, known := t.places.asking(tg); known && err == nil {
+		var later choice
+		err := t.inquire(ctx, at, func(cri *tls.CertificateRequestInfo) error {
+			later = choose(tg.host, demandOf(cri), t.identities(), settings, time.Now())
+			return errProbed
+		})
+		if errors.Is(err, errProbed) {
+			return later.why, nil
+		}
 	}
 	return result.why, nil
 }

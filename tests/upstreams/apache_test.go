@@ -334,6 +334,9 @@ func TestApacheReset(t *testing.T) {
 	store := newStore()
 	tr := r.client(store.config)
 	r.get(tr, "/secure/", known)
+	if why, err := tr.Why(t.Context(), site); err != nil || !why.Asked || len(why.AcceptableCAs) == 0 || why.Chosen == nil {
+		t.Errorf("why: %+v, %v", why, err)
+	}
 	if err := tr.ResetProfile(site); err != nil {
 		t.Fatal(err)
 	}

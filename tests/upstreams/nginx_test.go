@@ -94,7 +94,7 @@ func TestNginxColdBurst(t *testing.T) {
 	}
 }
 
-// New connections, as nginx ends each after ten requests, cost nothing where
+// New connections, as nginx ends each after a hundred requests, cost nothing where
 // there are tickets.
 func TestNginxNewConnections(t *testing.T) {
 	for _, n := range nginxes() {
@@ -102,14 +102,14 @@ func TestNginxNewConnections(t *testing.T) {
 			continue
 		}
 		t.Run(n.String(), func(t *testing.T) {
-			n.perConn = 10
+			n.perConn = 100
 			r := newNginx(t, n)
 			tr := r.client()
 			if err := r.load(tr, 16, 1000, "/"); err != nil {
 				t.Error(err)
 			}
 			r.signatures(1)
-			if c := tr.Counters(); c.Handshakes.Resumed < 90 {
+			if c := tr.Counters(); c.Handshakes.Resumed < 5 {
 				t.Errorf("%d connections were resumed, so the test has shown less than it says", c.Handshakes.Resumed)
 			}
 		})
