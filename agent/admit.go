@@ -15,6 +15,7 @@ import (
 	"github.com/kortti-id/kortti/agent/control"
 	"github.com/kortti-id/kortti/agent/peer"
 	"github.com/kortti-id/kortti/agent/prompt"
+	"github.com/kortti-id/kortti/agent/proxy"
 	"github.com/kortti-id/kortti/card"
 	"github.com/kortti-id/kortti/tlsclient"
 )
@@ -39,9 +40,9 @@ func (w asker) program() consent.Program {
 
 // admit decides whether a program's request to a listed host may go on:
 // proxy.Config.Admit.
-func (a *Agent) admit(ctx context.Context, p peer.Peer, hostport string) (context.Context, error) {
-	host, port := splitTarget(hostport)
-	who := asker{p}
+func (a *Agent) admit(ctx context.Context, r proxy.Asked) (context.Context, error) {
+	host, port := splitTarget(r.Host)
+	who := asker{r.Peer}
 	ctx = context.WithValue(ctx, askerKey{}, who)
 	a.settle(ctx)
 	return ctx, a.requireConsent(ctx, who, host, port, a.eligible(host, port)...)

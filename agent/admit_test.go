@@ -11,6 +11,7 @@ import (
 	"github.com/kortti-id/kortti/agent/control"
 	"github.com/kortti-id/kortti/agent/peer"
 	"github.com/kortti-id/kortti/agent/prompt"
+	"github.com/kortti-id/kortti/agent/proxy"
 	"github.com/kortti-id/kortti/card"
 	"github.com/kortti-id/kortti/tlsclient"
 )
@@ -23,7 +24,7 @@ var yes, no = true, false
 func (r *rig) admitting(ctx context.Context, connection uint32, host string) <-chan error {
 	end := make(chan error, 1)
 	go func() {
-		_, err := r.admit(ctx, peer.Peer{Inode: connection}, host)
+		_, err := r.admit(ctx, proxy.Asked{Peer: peer.Peer{Inode: connection}, Host: host})
 		end <- err
 	}()
 	return end
@@ -130,7 +131,7 @@ func TestConsentBeforeThePIN(t *testing.T) {
 	cards := newFakeCards()
 	r := startFake(t, cards, listed)
 	stream := r.attend(t)
-	ctx, err := r.admit(within(t), peer.Peer{Inode: 1}, "a.example.fi")
+	ctx, err := r.admit(within(t), proxy.Asked{Peer: peer.Peer{Inode: 1}, Host: "a.example.fi"})
 	check(t, err)
 	cards.insert("A", person(t, 0))
 	end := make(chan error, 1)

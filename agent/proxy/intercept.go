@@ -106,7 +106,7 @@ func (p *Proxy) serveHost(w http.ResponseWriter, r *http.Request, to target, cha
 		answer{http.StatusMisdirectedRequest, "not-listed", to.host + " is not listed any more", "Open a new connection."}.write(w, r)
 		return
 	}
-	ctx, err := p.cfg.Admit(r.Context(), peerOf(r), to.authority("443"))
+	ctx, err := p.cfg.Admit(r.Context(), asked(r, to))
 	if err != nil {
 		p.explain(w, r, err)
 		return

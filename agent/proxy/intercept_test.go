@@ -17,7 +17,6 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
-	"github.com/kortti-id/kortti/agent/peer"
 )
 
 // Whatever names the host must name the host of CONNECT.
@@ -182,11 +181,11 @@ type contextKey struct{}
 func TestAdmit(t *testing.T) {
 	var hosts []string
 	r := newRig(t, func(http.ResponseWriter, *http.Request) {}, func(c *Config) {
-		c.Admit = func(ctx context.Context, p peer.Peer, host string) (context.Context, error) {
-			if p.Program().PID != os.Getpid() {
-				t.Errorf("program %+v", p.Program())
+		c.Admit = func(ctx context.Context, a Asked) (context.Context, error) {
+			if a.Peer.Program().PID != os.Getpid() {
+				t.Errorf("program %+v", a.Peer.Program())
 			}
-			hosts = append(hosts, host)
+			hosts = append(hosts, a.Host)
 			return context.WithValue(ctx, contextKey{}, "admitted"), nil
 		}
 		next := c.Transport
@@ -220,7 +219,7 @@ func TestErrorsAreExplained(t *testing.T) {
 		}
 	}
 	refuse := func(c *Config) {
-		c.Admit = func(context.Context, peer.Peer, string) (context.Context, error) { return nil, errWaiting }
+		c.Admit = func(context.Context, Asked) (context.Context, error) { return nil, errWaiting }
 	}
 	for name, c := range map[string]struct {
 		change func(*Config)

@@ -68,11 +68,10 @@ type Config struct {
 	Roots     *roots.Store
 	// Peer finds the owner of a connection and refuses other users'.
 	Peer func(local, remote netip.AddrPort) (peer.Peer, error)
-	// Admit is asked before each request to a listed host; host is the one asked
-	// for (not the entry, which may have a star), with its port unless that is
-	// 443. The request is sent with the context that it
-	// returns, which must be made from ctx. An error is answered by Explain.
-	Admit func(ctx context.Context, p peer.Peer, host string) (context.Context, error)
+	// Admit is asked before each request to a listed host. The request is sent
+	// with the context that it returns, which must be made from ctx. An error is
+	// answered by Explain.
+	Admit func(ctx context.Context, r Asked) (context.Context, error)
 	// Explain turns an error of Admit or Transport into an answer to the
 	// program; status 503 is answered with Retry-After. It must give nothing
 	// away that the program may not know. A status of 0 stands for 502.

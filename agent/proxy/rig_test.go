@@ -100,7 +100,7 @@ func newRig(t testing.TB, handler http.HandlerFunc, change ...func(*Config)) *ri
 		Transport: r.transport(),
 		Roots:     r.roots,
 		Peer:      peer.NewFinder().Lookup,
-		Admit: func(ctx context.Context, _ peer.Peer, _ string) (context.Context, error) {
+		Admit: func(ctx context.Context, _ Asked) (context.Context, error) {
 			return ctx, nil
 		},
 		Explain: func(err error) (int, string, string, string) {

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kortti-id/kortti/agent/peer"
 )
 
 // When the proxy ends, everything that it has started ends with it.
@@ -132,7 +131,7 @@ func TestServeWaitsForHandlers(t *testing.T) {
 func TestServeRefusesOpenListener(t *testing.T) {
 	r := newRig(t, never(t))
 	p, err := New(Config{Listen: "127.0.0.1:0", Hosts: r.hosts, Transport: http.DefaultTransport, Roots: r.roots, Peer: refuseAll,
-		Admit:   func(ctx context.Context, _ peer.Peer, _ string) (context.Context, error) { return ctx, nil },
+		Admit:   func(ctx context.Context, _ Asked) (context.Context, error) { return ctx, nil },
 		Explain: func(error) (int, string, string, string) { return 0, "", "", "" }})
 	if err != nil {
 		t.Fatal(err)
