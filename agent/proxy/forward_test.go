@@ -52,7 +52,7 @@ func TestCurlTunnel(t *testing.T) {
 	r := newRig(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "untouched") })
 	r2 := &rig{t: t, hosts: &hostList{}, roots: r.roots, origin: r.origin}
 	r2.serve(Config{Listen: "127.0.0.1:0", Hosts: r2.hosts, Transport: http.DefaultTransport, Roots: r.roots, Peer: peer.NewFinder().Lookup,
-		Admit:      func(context.Context, peer.Peer, string) (context.Context, error) { panic("asked for an unlisted host") },
+		Admit:      func(context.Context, Asked) (context.Context, error) { panic("asked for an unlisted host") },
 		Explain:    func(error) (int, string, string, string) { panic("explained for an unlisted host") },
 		DialTunnel: (&net.Dialer{}).DialContext})
 	ca := t.TempDir() + "/origin.pem"
