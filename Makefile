@@ -12,7 +12,7 @@ TEST := $(GO) test -race -timeout 15m
 export GORACE := atexit_sleep_ms=0
 
 CARD   := ./card/... ./softhsm/... ./fineid/... ./tlsclient/... ./tests/virtualcard/... ./tests/cards/...
-PROXY  := ./agent/... ./cmd/kortti/... ./tests/demo/...
+PROXY  := ./agent/... ./cmd/kortti/... ./tests/demo/... ./tests/load/...
 SERVER := ./server/... ./cmd/kortti-server/... ./examples/... ./tests/server/...
 GUI    := ./gui/... ./cmd/kortti-tray/... ./tests/tray/...
 HOUSE  := ./tests/house/... ./tests/rootfs/... ./tests/pcscd/...
@@ -64,8 +64,9 @@ fuzz: check-go ## every fuzz target, FUZZ_SECONDS in all
 bench: check-go packages-test ## what cards cost in commands, PINs, signatures and processes, beside pkcs11-tool
 	$(GO) test -run TestInsertionAndRemoval -bench BenchmarkCounts -benchtime 1x -v ./tests/cards
 
-soak: check-go packages-test ## the long runs: everything ten times, 1,000 lives of cards in readers, ten minutes of fuzzing
+soak: check-go packages-test ## the long runs: everything ten times, ten minutes of 2,000 programs, 1,000 lives of cards in readers, ten minutes of fuzzing
 	$(GO) test -race -timeout 60m -count=10 $(CARD) $(PROXY) $(SERVER)
+	KORTTI_LOAD=10m $(GO) test -race -timeout 60m -run TestLoad ./tests/load
 	KORTTI_CYCLES=143 $(GO) test -race -timeout 60m -run TestCycles ./tests/cards
 	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=600
 
