@@ -256,6 +256,7 @@ func TestApacheRefusesCertificate(t *testing.T) {
 			r := newApache(t, a)
 			tr := r.client()
 			var all sync.WaitGroup
+			began := time.Now()
 			for range 40 {
 				all.Go(func() {
 					var upstream *tlsclient.UpstreamError
@@ -265,9 +266,35 @@ func TestApacheRefusesCertificate(t *testing.T) {
 				})
 			}
 			all.Wait()
-			r.signatures(1)
+			_, _, err := do(t.Context(), tr, http.MethodGet, "/secure/", nil)
+			if got := r.key.signatures.Load(); err == nil || got != 1 && time.Since(began) < tlsclient.StallTime {
+				t.Errorf("%d signatures, want 1 also for one who comes a moment later; %v", got, err)
+			}
 		})
 	}
+}
+
+// A large body does not get a further connection before that has asked for the
+// certificate.
+func TestApacheLargePOSTOnFurtherConnection(t *testing.T) {
+	r := newApache(t, apaches()[2])
+	ctx, cancel := context.WithCancel(t.Context())
+	tr := r.client()
+	r.get(tr, "/secure/", known)
+	poll := make(chan error)
+	go func() {
+		_, _, err := do(ctx, tr, http.MethodGet, "/secure/poll", nil)
+		poll <- err
+	}()
+	r.until("the poll is with the application", func() bool { return r.polls.Load() == 1 })
+	body := make([]byte, 1<<20)
+	_, answer, err := do(t.Context(), tr, http.MethodPost, "/secure/", body)
+	if want := fmt.Sprintf("true %d %x", len(body), sha256.Sum256(body)); err != nil || answer != want {
+		t.Errorf("got %q, %v", answer, err)
+	}
+	r.signatures(2)
+	cancel()
+	<-poll
 }
 
 // A request that blocks the connection does not block the others for ever: there
