@@ -192,6 +192,8 @@ func values(ctx context.Context, name string) []word {
 			}
 			return words, err
 		})
+	case "PAGE":
+		return []word{{"kortti", "the commands"}, {"kortti.toml", "the settings"}}
 	case "PRESET":
 		var words []word
 		for _, p := range presets.All() {

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"sync"
 
 	"github.com/kortti-id/kortti/agent/control"
@@ -43,11 +41,8 @@ func whileAnswering(ctx context.Context, std stdio, c *control.Client, do func(c
 			running.Wait()
 			return err
 		case q := <-raised:
-			err := answer(ctx, q.ctx, std, c, q.Prompt)
-			if err != nil && ctx.Err() == nil && !errors.Is(err, errPINCancelled) && !notOurs(err) {
-				message, _ := describe(err) // the next question has the hint
-				fmt.Fprintln(std.err, message)
-			}
+			// What went wrong is in the next question, or is what do ends with.
+			_ = answer(ctx, q.ctx, std, c, q.Prompt)
 		}
 	}
 }

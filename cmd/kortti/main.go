@@ -66,6 +66,7 @@ func commands() []command {
 		{"testcard", testcardUsage, "test cards made with SoftHSM", runTestcard},
 		{"demo", "[--keep]", "a test card logs in to a demo service, from end to end", runDemo},
 		{"completion", completionUsage, "a script that lets your shell complete kortti's commands", runCompletion},
+		{"man", "[PAGE]", "the manual pages kortti and kortti.toml", runMan},
 		{"version", "", "the version of this program", runVersion},
 	}
 }
@@ -112,7 +113,11 @@ func printUsage(w io.Writer) {
 	tw.Flush()
 	fmt.Fprintln(w)
 	fmt.Fprintln(w, "The flags of a command: kortti COMMAND --help")
-	fmt.Fprintln(w, "Exit codes: 0 done, 1 failed, 2 wrong use, 3 no card, 4 PIN refused or cancelled, 5 PIN locked")
+	var codes []string
+	for _, c := range exitCodes {
+		codes = append(codes, fmt.Sprintf("%d %s", c.code, c.what))
+	}
+	fmt.Fprintln(w, "Exit codes: "+strings.Join(codes, ", "))
 	fmt.Fprintln(w, "Start with: kortti agent")
 }
 
