@@ -3,6 +3,8 @@ package agent
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -10,6 +12,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/kortti-id/kortti/agent/control"
@@ -101,6 +105,121 @@ func TestEndInTheMiddle(t *testing.T) {
 			}
 		})
 	}
+}
+
+// kindOfHost is what a host speaks.
+type kindOfHost struct {
+	http2      bool
+	version    uint16 // of TLS
+	ticketless bool
+}
+
+func (k kindOfHost) String() string {
+	name := strings.ReplaceAll(strings.ToLower(tls.VersionName(k.version)), " ", "")
+	name = strings.ReplaceAll(name, ".", "")
+	if k.http2 {
+		name += "-http2"
+	}
+	if k.ticketless {
+		name += "-ticketless"
+	}
+	return name
+}
+
+// addHost starts a site of a kind and lists it.
+func (w *world) addHost(t *testing.T, k kindOfHost) (name string) {
+	t.Helper()
+	name = k.String() + ".example.fi"
+	cert, err := w.pki.ServerCert(name)
+	check(t, err)
+	site := httptest.NewUnstartedServer(w.site.Config.Handler)
+	site.EnableHTTP2 = k.http2
+	site.TLS = w.site.TLS.Clone()
+	site.TLS.NextProtos = nil
+	site.TLS.Certificates = []tls.Certificate{cert}
+	site.TLS.MaxVersion, site.TLS.SessionTicketsDisabled = k.version, k.ticketless
+	site.Config.ErrorLog = w.site.Config.ErrorLog
+	site.StartTLS()
+	t.Cleanup(site.Close)
+	_, err = w.client.PutHost(within(t), control.Host{
+		Name: name, Consent: "always", Address: site.Listener.Addr().String(), TLSRoots: filepath.Join(w.dir, "site.pem"),
+	})
+	check(t, err)
+	trust, err := w.client.Trust(within(t), name)
+	check(t, err)
+	file, err := os.OpenFile(w.root, os.O_APPEND|os.O_WRONLY, 0)
+	check(t, err)
+	_, err = file.WriteString(trust.PEM)
+	check(t, err)
+	check(t, file.Close())
+	return name
+}
+
+// TestSignaturesPerHost has 16 programs make 1,000 requests that start at once
+// with the card locked: one signature for each host and unlock, or a few where a
+// host gives no session tickets.
+func TestSignaturesPerHost(t *testing.T) {
+	const programs, requests, withoutTickets = 16, 1000, 200
+	w := newWorld(t, "")
+	for _, k := range []kindOfHost{
+		{true, tls.VersionTLS13, false}, {false, tls.VersionTLS13, false}, {true, tls.VersionTLS12, false}, {false, tls.VersionTLS12, false},
+		{true, tls.VersionTLS13, true}, {false, tls.VersionTLS13, true}, {true, tls.VersionTLS12, true}, {false, tls.VersionTLS12, true},
+	} {
+		host := w.addHost(t, k)
+		for _, anew := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%v,new=%v", k, anew), func(t *testing.T) {
+				n, most := int64(requests), uint64(1)
+				if k.ticketless {
+					n, most = withoutTickets, tlsclient.TicketlessConns
+				}
+				stream := w.attend(t)
+				check(t, w.client.Lock(within(t), control.CardSelection{}))
+				logins, signatures := w.count(t, "C_Login"), w.count(t, "signatures")
+				var left atomic.Int64
+				left.Store(n)
+				var all sync.WaitGroup
+				for i := range programs {
+					program := w.throughProxy(t)
+					program.DisableKeepAlives, program.ForceAttemptHTTP2 = anew, i%2 == 0
+					program.TLSClientConfig.CurvePreferences = []tls.CurveID{tls.X25519} // costs little
+					all.Go(func() {
+						defer program.CloseIdleConnections()
+						for left.Add(-1) >= 0 {
+							if err := getFrom(program, host); err != nil {
+								t.Error(err)
+							}
+						}
+					})
+				}
+				p := next(t, stream, control.EventPrompt).Prompt
+				check(t, w.answer(t, p.ID, control.Answer{PIN: pin(rightPIN)}))
+				all.Wait()
+				l, s := w.count(t, "C_Login")-logins, w.count(t, "signatures")-signatures
+				if l != 1 || s < 1 || s > most {
+					t.Errorf("%d logins and %d signatures, want at most %d", l, s, most)
+				}
+				t.Logf("%d requests: %d signatures", n, s)
+			})
+		}
+	}
+}
+
+// getFrom makes a request that must succeed.
+func getFrom(program http.RoundTripper, host string) error {
+	req, err := http.NewRequest("GET", "https://"+host+"/", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := program.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != 200 || !strings.HasPrefix(string(body), "999") {
+		return fmt.Errorf("%s: %q %v", resp.Status, body, err)
+	}
+	return nil
 }
 
 // running counts the goroutines that are in a function.
