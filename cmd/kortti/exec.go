@@ -143,16 +143,19 @@ func planEnvironment(w way, environ []string) (environment, error) {
 	if err != nil {
 		return plan, err
 	}
-	if plan.bundle, err = writeBundle(w.dir, "roots.pem", system, w.roots); err != nil {
+	if plan.bundle, err = writeBundle(w.dir, systemBundle, system, w.roots); err != nil {
 		return plan, err
 	}
 	for _, v := range rootVariables {
 		own := vars[v.name]
+		if own == filepath.Join(w.dir, systemBundle) || own == filepath.Join(w.dir, localBundle) {
+			own = "" // set by a kortti exec around this one
+		}
 		switch {
 		case own == "" && !v.add:
 			vars[v.name] = plan.bundle
 		case own == "":
-			vars[v.name], err = writeBundle(w.dir, "local.pem", nil, w.roots)
+			vars[v.name], err = writeBundle(w.dir, localBundle, nil, w.roots)
 		default: // the person's own anchors, and no others, with the local roots
 			vars[v.name], err = extendBundle(w.dir, own, w.roots)
 		}

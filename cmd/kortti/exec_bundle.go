@@ -16,6 +16,12 @@ import (
 // maxBundle bounds a file of trust anchors, in bytes; Debian's has 220 kB.
 const maxBundle = 16 << 20
 
+// The bundles that do not come from a file of the person's own.
+const (
+	systemBundle = "roots.pem" // the system's anchors and the local roots
+	localBundle  = "local.pem" // the local roots alone
+)
+
 // systemBundles are where distributions keep their trust anchors in one file,
 // in the order of crypto/x509.
 var systemBundles = []string{

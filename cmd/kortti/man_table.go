@@ -24,14 +24,6 @@ type entry struct {
 	verbs []string // where the command takes one; flags are its verbs' then
 }
 
-// use is how the entry is written, with its arguments and without flags.
-func (e entry) use() string {
-	if e.flags == nil {
-		return e.path
-	}
-	return e.flags.use()
-}
-
 // table asks each command for its help and returns them all, each followed by
 // its verbs.
 func table() []entry {
