@@ -38,9 +38,6 @@ type Profile struct {
 	Since  time.Time // when it was learned
 }
 
-// rules reports whether the profile says anything.
-func (p Profile) rules() bool { return p.HTTP1 || p.TLS12Renegotiation || p.WarmUp }
-
 // ProfileStore keeps profiles. It must be safe for concurrent use, and Get quick:
 // it is called for every request.
 type ProfileStore interface {
