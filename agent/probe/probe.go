@@ -24,6 +24,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/cookiejar"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strings"
@@ -197,6 +198,7 @@ func (p *prober) askWith(ctx context.Context, u *url.URL, newest uint16) (hop Ho
 		},
 	}
 	defer transport.CloseIdleConnections()
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{TLSHandshakeDone: seen.ended})
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return hop, got, err
@@ -226,27 +228,33 @@ func (p *prober) askWith(ctx context.Context, u *url.URL, newest uint16) (hop Ho
 // handshakes is what happens in the handshakes of one page. They run in
 // goroutines of net/http, which may outlive a page that was given up.
 type handshakes struct {
-	mu    sync.Mutex // guards all
-	count int        // those whose server certificate was verified
-	tls   string
-	asks  bool
-	late  bool
-	cas   []string
+	mu   sync.Mutex // guards all
+	done bool       // the first one
+	tls  string
+	asks bool
+	late bool
+	cas  []string
+}
+
+// ended is httptrace's TLSHandshakeDone, which does not tell of renegotiations.
+func (h *handshakes) ended(tls.ConnectionState, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.done = true
 }
 
 func (h *handshakes) verified(state tls.ConnectionState) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.count++
 	h.tls = map[uint16]string{tls.VersionTLS12: "1.2", tls.VersionTLS13: "1.3"}[state.Version]
 	return nil
 }
 
-// asked comes after verified in each handshake. It presents no certificate.
+// asked presents no certificate.
 func (h *handshakes) asked(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.asks, h.late, h.cas = true, h.count > 1, names(request.AcceptableCAs)
+	h.asks, h.late, h.cas = true, h.done, names(request.AcceptableCAs)
 	return &tls.Certificate{}, nil
 }
 
