@@ -14,16 +14,9 @@ import (
 // forwardListed sends a request of a listed host with the card's transport.
 // Each of change may change what is sent and what comes back.
 func (p *Proxy) forwardListed(w http.ResponseWriter, r *http.Request, ctx context.Context, to target, change ...func(*httputil.ReverseProxy)) {
-	if r.ProtoMajor == 1 {
-		// As with the host itself: the answer may begin before the request's
-		// body has ended. HTTP/2 always can.
-		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
-			p.cfg.Log.Debug("no full duplex", "error", err)
-		}
-	}
 	rp := p.reverseProxy(p.cfg.Transport, &url.URL{Scheme: "https", Host: to.authority("443")})
 	rp.ModifyResponse = func(resp *http.Response) error {
-		resp.Header.Del(errorHeader)
+		resp.Header.Del(errorHeader) // ours alone
 		// Another way to the host would go past the card.
 		resp.Header.Del("Alt-Svc")
 		return nil
@@ -37,7 +30,7 @@ func (p *Proxy) forwardListed(w http.ResponseWriter, r *http.Request, ctx contex
 	for _, f := range change {
 		f(rp)
 	}
-	serve(rp, w, r.WithContext(ctx))
+	p.serve(rp, w, r.WithContext(ctx))
 }
 
 // explain answers an error of Admit or of the transport.
@@ -76,16 +69,27 @@ func (p *Proxy) servePlain(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rp := p.reverseProxy(p.plain, &url.URL{Scheme: "http", Host: to.authority("80")})
+	rp.ModifyResponse = func(resp *http.Response) error {
+		resp.Header.Del(errorHeader) // ours alone
+		return nil
+	}
 	rp.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) {
 		if r.Context().Err() != nil {
 			panic(http.ErrAbortHandler)
 		}
 		unreachable(to, err).write(w, r)
 	}
-	serve(rp, w, r)
+	p.serve(rp, w, r)
 }
 
-func serve(rp *httputil.ReverseProxy, w http.ResponseWriter, r *http.Request) {
+func (p *Proxy) serve(rp *httputil.ReverseProxy, w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 {
+		// As with the host itself: the answer may begin before the request's
+		// body has ended. HTTP/2 always can.
+		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+			p.cfg.Log.Debug("no full duplex", "error", err)
+		}
+	}
 	if r.ProtoMajor == 1 && r.Header.Get("Upgrade") != "" {
 		// A connection that has switched protocols is no more the server's to
 		// close, and the end of one direction leaves the other open.

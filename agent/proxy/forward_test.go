@@ -4,8 +4,8 @@ import (
 	"bufio"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -29,6 +29,34 @@ func both(t *testing.T, test func(t *testing.T, http2 bool, origin func(*Config)
 				c.Transport.(*http.Transport).ForceAttemptHTTP2 = v.origin == "h2"
 			})
 		})
+	}
+}
+
+// way is how a request gets through the proxy to the origin.
+type way struct {
+	base   string // of the URL
+	http2  bool   // on the program's side
+	origin func(*Config)
+}
+
+// ways runs a test with all versions of HTTP for a listed host, and in absolute
+// form for a host that is not listed.
+func ways(t *testing.T, test func(t *testing.T, w way)) {
+	both(t, func(t *testing.T, http2 bool, origin func(*Config)) { test(t, way{"https://card.test", http2, origin}) })
+	t.Run("absolute form", func(t *testing.T) { test(t, way{"http://other.test", false, plainOrigin}) })
+}
+
+// plainOrigin makes the origin play a host without TLS: the dialler adds it.
+func plainOrigin(c *Config) {
+	t := c.Transport.(*http.Transport)
+	c.DialTunnel = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := t.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		cfg := t.TLSClientConfig.Clone()
+		cfg.NextProtos = []string{"http/1.1"}
+		return tls.Client(conn, cfg), nil
 	}
 }
 
@@ -119,7 +147,7 @@ func TestForwardKeepsPath(t *testing.T) {
 }
 
 func TestTrailers(t *testing.T) {
-	both(t, func(t *testing.T, http2 bool, origin func(*Config)) {
+	ways(t, func(t *testing.T, w way) {
 		seen := make(chan http.Header, 1)
 		r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
 			io.Copy(io.Discard, r.Body)
@@ -129,10 +157,10 @@ func TestTrailers(t *testing.T) {
 			w.(http.Flusher).Flush()
 			w.Header().Set("X-Declared", "1")
 			w.Header().Set(http.TrailerPrefix+"X-Late", "2")
-		}, origin)
-		req := request(t, "POST", "https://card.test/", io.MultiReader(strings.NewReader("x")))
+		}, w.origin)
+		req := request(t, "POST", w.base+"/", io.MultiReader(strings.NewReader("x")))
 		req.Trailer = http.Header{"X-Request": {"3"}}
-		resp, _ := fetch(t, r.client(http2), req)
+		resp, _ := fetch(t, r.client(w.http2), req)
 		if resp.Trailer.Get("X-Declared") != "1" || resp.Trailer.Get("X-Late") != "2" {
 			t.Errorf("of the answer: %v", resp.Trailer)
 		}
@@ -143,19 +171,19 @@ func TestTrailers(t *testing.T) {
 }
 
 func TestEarlyHints(t *testing.T) {
-	both(t, func(t *testing.T, http2 bool, origin func(*Config)) {
+	ways(t, func(t *testing.T, w way) {
 		r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Link", "</a.css>; rel=preload")
 			w.WriteHeader(http.StatusEarlyHints)
 			io.WriteString(w, "done")
-		}, origin)
+		}, w.origin)
 		var hints []string
 		trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
 			hints = append(hints, fmt.Sprint(code, " ", h.Get("Link")))
 			return nil
 		}}
-		req := request(t, "GET", "https://card.test/", nil)
-		_, body := fetch(t, r.client(http2), req.WithContext(httptrace.WithClientTrace(context.Background(), trace)))
+		req := request(t, "GET", w.base+"/", nil)
+		_, body := fetch(t, r.client(w.http2), req.WithContext(httptrace.WithClientTrace(context.Background(), trace)))
 		if body != "done" || len(hints) != 1 || hints[0] != "103 </a.css>; rel=preload" {
 			t.Errorf("%q %q", body, hints)
 		}
@@ -165,7 +193,7 @@ func TestEarlyHints(t *testing.T) {
 // Each event arrives while the host waits for the program to have seen it, and
 // so does each part of a body whose length is known.
 func TestServerSentEvents(t *testing.T) {
-	both(t, func(t *testing.T, http2 bool, origin func(*Config)) {
+	ways(t, func(t *testing.T, w way) {
 		read := make(chan struct{})
 		r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/events" {
@@ -182,11 +210,11 @@ func TestServerSentEvents(t *testing.T) {
 					return
 				}
 			}
-		}, origin)
+		}, w.origin)
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		for _, path := range []string{"/events", "/length"} {
-			resp, err := r.client(http2).Do(request(t, "GET", "https://card.test"+path, nil).WithContext(ctx))
+			resp, err := r.client(w.http2).Do(request(t, "GET", w.base+path, nil).WithContext(ctx))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -235,13 +263,13 @@ func sumOf(r io.Reader) (string, int64, error) {
 func TestLargeBodies(t *testing.T) {
 	const size = 64 << 20
 	want, _, _ := sumOf(&pattern{size})
-	both(t, func(t *testing.T, http2 bool, origin func(*Config)) {
+	ways(t, func(t *testing.T, w way) {
 		r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
 			sum, _, err := sumOf(r.Body)
 			w.Header().Set("X-Sum", fmt.Sprint(sum, err))
 			io.Copy(w, &pattern{size})
-		}, origin)
-		resp, err := r.client(http2).Do(request(t, "POST", "https://card.test/", &pattern{size}))
+		}, w.origin)
+		resp, err := r.client(w.http2).Do(request(t, "POST", w.base+"/", &pattern{size}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -257,16 +285,16 @@ func TestLargeBodies(t *testing.T) {
 
 // The answer may begin, and be read, while the request's body goes on.
 func TestFullDuplex(t *testing.T) {
-	both(t, func(t *testing.T, http2 bool, origin func(*Config)) {
+	ways(t, func(t *testing.T, w way) {
 		r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
 			http.NewResponseController(w).EnableFullDuplex()
 			w.(http.Flusher).Flush()
 			io.Copy(flushing{w}, r.Body)
-		}, origin)
+		}, w.origin)
 		body, more := io.Pipe()
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		resp, err := r.client(http2).Do(request(t, "POST", "https://card.test/", body).WithContext(ctx))
+		resp, err := r.client(w.http2).Do(request(t, "POST", w.base+"/", body).WithContext(ctx))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -291,33 +319,6 @@ func (f flushing) Write(b []byte) (int, error) {
 	n, err := f.ResponseWriter.Write(b)
 	f.ResponseWriter.(http.Flusher).Flush()
 	return n, err
-}
-
-func TestProgramGoesAway(t *testing.T) {
-	both(t, func(t *testing.T, http2 bool, origin func(*Config)) {
-		asked, ended := make(chan struct{}), make(chan struct{})
-		r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
-			close(asked)
-			<-r.Context().Done()
-			close(ended)
-		}, origin)
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error, 1)
-		client, req := r.client(http2), request(t, "GET", "https://card.test/", nil).WithContext(ctx)
-		go func() {
-			resp, err := client.Do(req)
-			if err == nil {
-				resp.Body.Close()
-			}
-			done <- err
-		}()
-		wait(t, "the request at the host", asked)
-		cancel()
-		wait(t, "the end of the request at the host", ended)
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Error(err)
-		}
-	})
 }
 
 // WebSocket, byte by byte: the handshake of RFC 6455, section 1.3, and frames

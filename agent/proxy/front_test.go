@@ -253,6 +253,7 @@ func TestPlainIsForwarded(t *testing.T) {
 		w.Header().Set("Connection", "X-Hop")
 		w.Header().Set("X-Hop", "1")
 		w.Header().Set("Proxy-Authenticate", "Basic")
+		w.Header().Set(errorHeader, "forged")
 		w.Header()["Content-Type"] = nil
 		w.WriteHeader(http.StatusTeapot)
 		w.Write(body)
@@ -262,7 +263,7 @@ func TestPlainIsForwarded(t *testing.T) {
 	resp, body := r.raw(lines("PUT http://other.test:8080/a%2Fb//c?q=a;b&%zz HTTP/1.1", "Host: ignored.test", "Connection: keep-alive, X-Mine",
 		"X-Mine: 1", "Proxy-Connection: keep-alive", "Proxy-Authorization: Basic eA==", "Proxy-Foo: 1", "Keep-Alive: 1", "X-Forwarded-For: 192.0.2.1",
 		"Cookie: a=b", "Content-Length: 5") + "hello")
-	if resp.StatusCode != http.StatusTeapot || body != "hello" || resp.Header.Get("X-Hop")+resp.Header.Get("Proxy-Authenticate") != "" || resp.Header.Get("Content-Type") != "" {
+	if resp.StatusCode != http.StatusTeapot || body != "hello" || resp.Header.Get("X-Hop")+resp.Header.Get("Proxy-Authenticate")+resp.Header.Get(errorHeader) != "" || resp.Header.Get("Content-Type") != "" {
 		t.Errorf("%s %q %v", resp.Status, body, resp.Header)
 	}
 	got := <-seen

@@ -112,7 +112,10 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	p := &Proxy{cfg: cfg, listed: newHandover()}
 	// A reply must come as it was sent.
-	plain := &http.Transport{DialContext: p.dial, DisableCompression: true, IdleConnTimeout: keepAlive, MaxIdleConns: 64}
+	plain := &http.Transport{
+		DialContext: p.dial, DisableCompression: true, IdleConnTimeout: keepAlive, MaxIdleConns: 64,
+		ExpectContinueTimeout: time.Second,
+	}
 	p.plain = plain
 	if cfg.Upstream != nil {
 		p.cfg.DialTunnel, p.plain = cfg.Upstream.DialContext, cfg.Upstream.Plain(plain)
