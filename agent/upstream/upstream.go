@@ -27,6 +27,10 @@ import (
 // tunnels, HTTP_PROXY for plain requests, and NO_PROXY, in either case.
 const Env = "env"
 
+// lookupTime limits what is asked of the resolver about a proxy's name when it is
+// set: a machine that is not in its network yet must start all the same.
+const lookupTime = 2 * time.Second
+
 // connectTime limits the proxy's answer to CONNECT, in which it connects to the
 // host itself.
 const connectTime = 30 * time.Second
@@ -98,6 +102,8 @@ type Config struct {
 	Direct func(address string) bool
 	// Dial connects to hosts and proxies; nil means a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Lookup resolves a proxy's name; nil means the system's resolver.
+	Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
 	// TLS is for proxies that are reached by https; nil means the defaults.
 	TLS *tls.Config
 }
@@ -118,6 +124,9 @@ type way struct {
 func New(c Config) (*Dialer, error) {
 	if c.Dial == nil {
 		c.Dial = (&net.Dialer{}).DialContext
+	}
+	if c.Lookup == nil {
+		c.Lookup = net.DefaultResolver.LookupNetIP
 	}
 	d := &Dialer{config: c}
 	return d, d.Set(c.Setting)
@@ -155,15 +164,23 @@ func (d *Dialer) Set(setting string) error {
 
 // Shown is a setting without user and password.
 func Shown(setting string) string {
-	if u, err := url.Parse(setting); err == nil && u.User != nil {
-		u.User = nil
-		return u.String()
+	u, err := url.Parse(setting)
+	switch {
+	case err != nil:
+		return "" // what it holds cannot be told apart
+	case u.User == nil:
+		return setting
 	}
-	return setting
+	u.User = nil
+	return u.String()
 }
 
-// Check tells what is wrong with a setting by itself.
+// Check tells what is wrong with a setting by itself, whatever the environment
+// says here.
 func Check(setting string) error {
+	if setting == Env {
+		return nil
+	}
 	_, err := chooser(setting)
 	return err
 }
@@ -173,7 +190,7 @@ func chooser(setting string) (func(*url.URL) (*url.URL, error), error) {
 	case "":
 		return func(*url.URL) (*url.URL, error) { return nil, nil }, nil
 	case Env:
-		return httpproxy.FromEnvironment().ProxyFunc(), nil
+		return fromEnvironment()
 	}
 	u, err := url.Parse(setting)
 	if err != nil {
@@ -183,6 +200,24 @@ func chooser(setting string) (func(*url.URL) (*url.URL, error), error) {
 		return nil, err
 	}
 	return func(*url.URL) (*url.URL, error) { return u, nil }, nil
+}
+
+// fromEnvironment refuses what httpproxy would pass over in silence: then every
+// connection would go out directly, which nobody has asked for.
+func fromEnvironment() (func(*url.URL) (*url.URL, error), error) {
+	c := httpproxy.FromEnvironment()
+	for name, value := range map[string]string{"HTTPS_PROXY": c.HTTPSProxy, "HTTP_PROXY": c.HTTPProxy} {
+		if value == "" {
+			continue
+		}
+		if !strings.Contains(value, "://") {
+			value = "http://" + value
+		}
+		if u, err := url.Parse(value); err != nil || checkURL(u) != nil {
+			return nil, fmt.Errorf("%s in the environment is not one that Kortti can use: %w", name, errSetting)
+		}
+	}
+	return c.ProxyFunc(), nil
 }
 
 var errSetting = errors.New(`an upstream proxy is written as "http://host:port", "https://host:port", either with "user:password@" before the host, or "env"`)
@@ -204,15 +239,20 @@ func hostPort(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
-// isOwn tells our own listeners as far as that can be told without a resolver.
+// isOwn tells our own listeners, by address or by a name that leads there now.
+// What a name leads to later, dial sees.
 func (d *Dialer) isOwn(address string) bool {
 	host, port, err := net.SplitHostPort(address)
-	if err != nil {
+	if err != nil || !slices.ContainsFunc(d.config.Own, func(own netip.AddrPort) bool { return port == fmt.Sprint(own.Port()) }) {
 		return false
 	}
-	return slices.ContainsFunc(d.config.Own, func(own netip.AddrPort) bool {
-		return isLoopback(host) && port == fmt.Sprint(own.Port())
-	})
+	if isLoopback(host) {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTime)
+	defer cancel()
+	found, err := d.config.Lookup(ctx, "ip", host)
+	return err == nil && slices.ContainsFunc(found, func(a netip.Addr) bool { return a.Unmap().IsLoopback() })
 }
 
 func isLoopback(host string) bool {
@@ -275,11 +315,16 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	return conn, nil
 }
 
-// blame says that a failed dial was the proxy's.
+// blame says that a failed dial was the proxy's, unless whoever asked has gone.
+// A proxy that cannot be reached from here often does not answer at all, so time
+// that ran out is its fault too.
 func blame(ctx context.Context, proxy *url.URL, err error) error {
 	var known *Error
-	if ctx.Err() != nil || errors.As(err, &known) {
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled), errors.As(err, &known):
 		return err
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return &Error{Proxy: hostPort(proxy), Err: ErrUnreachable, Detail: "no answer in time"}
 	}
 	return &Error{Proxy: hostPort(proxy), Err: ErrUnreachable, Detail: reason(err)}
 }

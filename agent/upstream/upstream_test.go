@@ -216,6 +216,13 @@ func TestLoop(t *testing.T) {
 			t.Errorf("%s: %v", host, err)
 		}
 	}
+	leadsHere := func(context.Context, string, string) ([]netip.Addr, error) {
+		return []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::ffff:127.0.0.1")}, nil
+	}
+	if _, err := New(Config{Setting: fmt.Sprintf("http://proxy.test:%d", at.Port()), Own: own, Lookup: leadsHere}); !errors.Is(err, ErrLoop) {
+		t.Errorf("a name that leads here: %v", err)
+	}
+	dialer(t, Config{Setting: "http://proxy.test:3128", Own: own, Lookup: leadsHere}) // another program on this machine
 	d := dialer(t, Config{Setting: "http://proxy.test:3128", Own: own, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, network, c.Listener.Addr().String())
 	}})
@@ -299,7 +306,49 @@ func TestPlain(t *testing.T) {
 	}
 }
 
+// Of a proxy that does not answer the person hears, and not of the host; a
+// program that has gone is no fault of either.
+func TestTimeIsTheProxysFault(t *testing.T) {
+	d := dialer(t, Config{Setting: "http://proxy.test:3128", Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		<-ctx.Done()
+		return nil, &net.OpError{Op: "dial", Err: ctx.Err()}
+	}})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := d.DialContext(ctx, "tcp", "card.test:443"); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "proxy.test:3128") {
+		t.Error(err)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	cancel()
+	if _, err := d.DialContext(ctx, "tcp", "card.test:443"); !errors.Is(err, context.Canceled) || errors.Is(err, ErrUnreachable) {
+		t.Error(err)
+	}
+}
+
+// A variable that cannot be used is an error, not a direct connection, and its
+// password stays where it is.
+func TestBadEnvironment(t *testing.T) {
+	for _, name := range []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy", "REQUEST_METHOD"} {
+		t.Setenv(name, "")
+	}
+	dialer(t, Config{Setting: Env})
+	for _, bad := range []string{"socks5://me:s3cret@proxy.test:1080", "http://me:s3cret@%zz", "proxy.test:3128/x"} {
+		t.Setenv("https_proxy", bad)
+		if _, err := New(Config{Setting: Env}); err == nil || !strings.Contains(err.Error(), "HTTPS_PROXY") || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	check(t, Check(Env)) // a command that asks for nothing of the network must work
+	t.Setenv("https_proxy", "proxy.test:3128")
+	dialer(t, Config{Setting: Env})
+}
+
 func TestSettings(t *testing.T) {
+	for setting, want := range map[string]string{"": "", Env: Env, "http://me:s3cret@proxy.test:1": "http://proxy.test:1", "http://me:s3cret@%zz": ""} {
+		if got := Shown(setting); got != want {
+			t.Errorf("%q is shown as %q", setting, got)
+		}
+	}
 	for _, bad := range []string{"proxy.test:3128", "socks5://proxy.test", "http://", "http://proxy.test/path", "http://proxy.test?q", "http://me:s3cret@%zz", "none"} {
 		if err := Check(bad); err == nil || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%q: %v", bad, err)
