@@ -43,6 +43,9 @@ func (a *adding) byProbe(ctx context.Context) error {
 	}
 	fmt.Fprintln(a.std.out, ending(result))
 	found := result.Asking()
+	if len(found) == 0 && result.End == probe.Failed {
+		return &control.Error{Code: "probe-failed", Message: "the login could not be followed to its end, and no host was listed", Hint: "Check the address and the network."}
+	}
 	if len(found) == 0 {
 		return &control.Error{Code: "none-asks", Message: "no host on the way asked for a card, so none was listed", Hint: "If you know the host that asks, list it: kortti hosts add HOST"}
 	}

@@ -12,7 +12,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 
 	"github.com/kortti-id/kortti/agent/control"
 	"github.com/kortti-id/kortti/card"
@@ -103,14 +102,20 @@ func isHelp(arg string) bool {
 	return arg == "help" || arg == "-h" || arg == "-help" || arg == "--help"
 }
 
+// helpColumn is how wide the commands are before what they do.
+const helpColumn = 33
+
 func printUsage(w io.Writer) {
 	fmt.Fprintln(w, "kortti logs you in to web services with your smart card.")
 	fmt.Fprintln(w)
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, c := range commands() {
-		fmt.Fprintf(tw, "  kortti %s\t%s\n", strings.TrimSpace(c.name+" "+c.usage), c.short)
+		use := strings.TrimSpace("kortti " + c.name + " " + c.usage)
+		if len(use) > helpColumn {
+			fmt.Fprintf(w, "  %s\n", use)
+			use = ""
+		}
+		fmt.Fprintf(w, "  %-*s  %s\n", helpColumn, use, c.short)
 	}
-	tw.Flush()
 	fmt.Fprintln(w)
 	fmt.Fprintln(w, "The flags of a command: kortti COMMAND --help")
 	var codes []string
