@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -185,6 +186,24 @@ func TestNoWayToTheProxyItself(t *testing.T) {
 		resp, _ = r.raw(lines("GET http://"+host+":"+port+"/proxy.pac HTTP/1.1", "Host: x"))
 		if resp.StatusCode != http.StatusForbidden || resp.Header.Get(errorHeader) != "loop" {
 			t.Errorf("GET %s: %s", host, resp.Status)
+		}
+	}
+}
+
+// Nor is there one to the agent's other listeners, by name or by what a name
+// leads to.
+func TestNoWayToOtherListeners(t *testing.T) {
+	other := listenLocal(t)
+	serveEach(t, other, func(c *net.TCPConn) { io.WriteString(c, "reached") })
+	r := newRig(t, never(t), dialTo(other.Addr().String()), func(c *Config) {
+		c.Others = []netip.AddrPort{unmap(other.Addr())}
+	})
+	_, port, _ := net.SplitHostPort(other.Addr().String())
+	for _, to := range []string{other.Addr().String(), "localhost:" + port, "[::1]:" + port, "rebound.test:443"} {
+		for _, request := range []string{"CONNECT " + to + " HTTP/1.1\r\n\r\n", lines("GET http://"+to+"/ HTTP/1.1", "Host: x")} {
+			if resp, body := r.raw(request); resp.StatusCode != http.StatusForbidden || resp.Header.Get(errorHeader) != "loop" {
+				t.Errorf("%q: %s %q", request, resp.Status, body)
+			}
 		}
 	}
 }

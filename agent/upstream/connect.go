@@ -92,14 +92,14 @@ func readAnswer(r *bufio.Reader, proxy *url.URL) error {
 		case resp.StatusCode < 300 && resp.StatusCode >= 200:
 			return nil
 		case resp.StatusCode == http.StatusProxyAuthRequired:
-			return fail(ErrLogin, loginDetail(resp.Header, proxy.User != nil))
+			return loginError(resp.Header, proxy)
 		}
 		return fail(ErrRefused, fmt.Sprintf("status %d", resp.StatusCode))
 	}
 }
 
-// loginDetail says what a 407 means to the person.
-func loginDetail(h http.Header, had bool) string {
+// loginError says what a 407 means to the person.
+func loginError(h http.Header, proxy *url.URL) error {
 	var schemes []string
 	for _, v := range h.Values("Proxy-Authenticate") {
 		scheme, _, _ := strings.Cut(strings.TrimSpace(v), " ")
@@ -108,13 +108,14 @@ func loginDetail(h http.Header, had bool) string {
 		}
 	}
 	basic := slices.ContainsFunc(schemes, func(s string) bool { return strings.EqualFold(s, "basic") })
+	e := &Error{Proxy: hostPort(proxy), Err: ErrLogin, Detail: "the setting has none"}
 	switch {
 	case len(schemes) > 0 && !basic:
-		return "by " + strings.Join(schemes, " or ") + ", which Kortti does not know; only Basic"
-	case had:
-		return "those in the setting are refused"
+		e.Err, e.Detail = ErrScheme, strings.Join(schemes, " or ")
+	case proxy.User != nil:
+		e.Detail = "those in the setting are refused"
 	}
-	return "the setting has none"
+	return e
 }
 
 // isToken keeps what a proxy says out of our texts unless it is a plain word.

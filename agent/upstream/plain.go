@@ -51,7 +51,7 @@ func (p *plain) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, blame(r.Context(), proxy, err)
 	case resp.StatusCode == http.StatusProxyAuthRequired:
 		resp.Body.Close()
-		return nil, &Error{Proxy: hostPort(proxy), Err: ErrLogin, Detail: loginDetail(resp.Header, proxy.User != nil)}
+		return nil, loginError(resp.Header, proxy)
 	}
 	return resp, nil
 }

@@ -40,6 +40,7 @@ var (
 	ErrLoop        = errors.New("it is Kortti's own address")
 	ErrUnreachable = errors.New("it cannot be reached")
 	ErrLogin       = errors.New("it wants a user name and a password")
+	ErrScheme      = errors.New("it wants a login of a kind that Kortti does not know")
 	ErrRefused     = errors.New("it refuses the connection")
 	ErrProtocol    = errors.New("it does not answer as a proxy")
 )
@@ -70,7 +71,7 @@ func (e *Error) Code() string {
 		return "loop"
 	case ErrUnreachable:
 		return "proxy-unreachable"
-	case ErrLogin:
+	case ErrLogin, ErrScheme:
 		return "proxy-login"
 	case ErrRefused:
 		return "proxy-refused"
@@ -85,6 +86,8 @@ func (e *Error) Hint() string {
 		return "Set [proxy] upstream in kortti.toml to the address of another proxy, or leave it empty."
 	case ErrLogin:
 		return "Write user and password into [proxy] upstream in kortti.toml: http://user:password@host:port"
+	case ErrScheme:
+		return "Only Basic is known. Run a proxy of your own that can log in there, such as cntlm, and set [proxy] upstream in kortti.toml to it."
 	case ErrRefused:
 		return "Ask those who run that proxy whether it lets this host through."
 	}

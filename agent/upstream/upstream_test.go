@@ -155,7 +155,7 @@ func TestFailures(t *testing.T) {
 		detail string
 	}{
 		"HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm=\"x\"\r\n\r\n":                     {ErrLogin, "those in the setting are refused"},
-		"HTTP/1.1 407 No\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\n\r\n": {ErrLogin, "by Negotiate or NTLM, which Kortti does not know; only Basic"},
+		"HTTP/1.1 407 No\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\n\r\n": {ErrScheme, "Negotiate or NTLM"},
 		"HTTP/1.1 403 Go <b>away</b>\r\nContent-Type: text/html\r\n\r\n<h1>no such luck</h1>":  {ErrRefused, "status 403"},
 		"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n":        {ErrRefused, "status 101"},
 		"HTTP/1.1 302 Found\r\nLocation: https://login.example/\r\n\r\n":                       {ErrRefused, "status 302"},
