@@ -83,13 +83,6 @@ func (p *Proxy) servePlain(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Proxy) serve(rp *httputil.ReverseProxy, w http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor == 1 {
-		// As with the host itself: the answer may begin before the request's
-		// body has ended. HTTP/2 always can.
-		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
-			p.cfg.Log.Debug("no full duplex", "error", err)
-		}
-	}
 	if r.ProtoMajor == 1 && r.Header.Get("Upgrade") != "" {
 		// A connection that has switched protocols is no more the server's to
 		// close, and the end of one direction leaves the other open.

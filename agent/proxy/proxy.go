@@ -184,6 +184,14 @@ func (p *Proxy) server(ctx context.Context, handler http.Handler, running *sync.
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			running.Add(1)
 			defer running.Done()
+			defer cutOff(r)
+			if r.ProtoMajor == 1 {
+				// The answer may begin before the request's body has ended, be it
+				// the host's or a refusal. HTTP/2 always can.
+				if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+					p.cfg.Log.Debug("no full duplex", "error", err)
+				}
+			}
 			handler.ServeHTTP(w, r)
 		}),
 		ConnState: func(_ net.Conn, state http.ConnState) {
@@ -202,4 +210,18 @@ func (p *Proxy) server(ctx context.Context, handler http.Handler, running *sync.
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(p.cfg.Log.Handler(), slog.LevelInfo),
 	}
+}
+
+// cutOff closes the connection of an HTTP/1.1 request whose handler panics, as
+// with http.ErrAbortHandler: net/http reads up to 256 kB more of its body first,
+// however slowly that comes.
+func cutOff(r *http.Request) {
+	why := recover()
+	if why == nil {
+		return
+	}
+	if conn, ok := r.Context().Value(connKey{}).(net.Conn); ok && r.ProtoMajor == 1 {
+		conn.Close()
+	}
+	panic(why)
 }
