@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"crypto"
-	"errors"
 	"io"
 	"net"
 	"slices"
@@ -13,39 +12,25 @@ import (
 	"github.com/kortti-id/kortti/agent/config"
 	"github.com/kortti-id/kortti/agent/consent"
 	"github.com/kortti-id/kortti/agent/control"
-	"github.com/kortti-id/kortti/agent/peer"
 	"github.com/kortti-id/kortti/agent/prompt"
 	"github.com/kortti-id/kortti/agent/proxy"
 	"github.com/kortti-id/kortti/card"
 	"github.com/kortti-id/kortti/tlsclient"
 )
 
-// asker is who makes a request: what the proxy knows of the connection.
-type asker struct{ peer peer.Peer }
-
-type askerKey struct{}
-
-// askerFrom returns who asks; a request that carries nobody is an unknown
-// program's.
-func askerFrom(ctx context.Context) asker {
-	who, _ := ctx.Value(askerKey{}).(asker)
-	return who
-}
-
-// program looks the program up, which costs milliseconds on the first call.
-func (w asker) program() consent.Program {
-	p := w.peer.Program()
-	return consent.Program{Path: p.Path, PID: p.PID, Connection: w.peer.Inode}
-}
-
 // admit decides whether a program's request to a listed host may go on:
 // proxy.Config.Admit.
 func (a *Agent) admit(ctx context.Context, r proxy.Asked) (context.Context, error) {
 	host, port := splitTarget(r.Host)
-	who := asker{r.Peer}
-	ctx = context.WithValue(ctx, askerKey{}, who)
 	a.settle(ctx)
-	return ctx, a.requireConsent(ctx, who, host, port, a.eligible(host, port)...)
+	who := asker{r, a.cards.Snapshot().Epoch}
+	ctx = context.WithValue(ctx, askerKey{}, who)
+	if who.Repeats {
+		if err := a.holds.look(who); err != nil {
+			return ctx, err
+		}
+	}
+	return ctx, a.asking(ctx, func() error { return a.requireConsent(ctx, host, port, a.eligible(host, port)...) })
 }
 
 // permit decides whether an admitted request may use the connections of the
@@ -62,7 +47,7 @@ func (a *Agent) permit(ctx context.Context, host, port string, id tlsclient.Iden
 		a.transport.End(id.Fingerprint, card.ErrLocked)
 		return card.ErrLocked
 	}
-	return a.requireConsent(ctx, askerFrom(ctx), host, port, id.Fingerprint)
+	return a.requireConsent(ctx, host, port, id.Fingerprint)
 }
 
 // eligible are the certificates that a request may come to use: the one that is
@@ -89,17 +74,28 @@ func (a *Agent) eligible(host, port string) []card.Fingerprint {
 	return all
 }
 
-// requireConsent returns nil when the program may use the certificates at the
-// host, after asking the person if need be.
-func (a *Agent) requireConsent(ctx context.Context, who asker, host, port string, certs ...card.Fingerprint) error {
+// requireConsent returns nil when the program of a request may use the
+// certificates at the host, and a *mustAsk when the person must be asked.
+func (a *Agent) requireConsent(ctx context.Context, host, port string, certs ...card.Fingerprint) error {
 	entry, listed := a.hosts.Lookup(host, port)
 	if !listed {
 		return tlsclient.ErrNotAllowed
 	}
-	if entry.Consent == config.ConsentAlways || len(certs) == 0 {
+	if entry.Consent == config.ConsentAlways || len(a.notAllowed(askerFrom(ctx).program(), host, certs)) == 0 {
 		return nil
 	}
-	program := who.program()
+	return &mustAsk{func(who asker) (prompt.Question, error) {
+		program := who.program()
+		keys := a.notAllowed(program, host, certs)
+		if len(keys) == 0 {
+			return prompt.Question{}, errAnswered
+		}
+		return a.consentQuestion(program, host, keys), nil
+	}}
+}
+
+// notAllowed are the consents that a program lacks.
+func (a *Agent) notAllowed(program consent.Program, host string, certs []card.Fingerprint) []consent.Key {
 	var keys []consent.Key
 	for _, f := range certs {
 		k := consent.Key{Program: program.Key(), Host: host, Certificate: f.String()}
@@ -107,14 +103,7 @@ func (a *Agent) requireConsent(ctx context.Context, who asker, host, port string
 			keys = append(keys, k)
 		}
 	}
-	if len(keys) == 0 {
-		return nil
-	}
-	_, err := a.desk.Ask(ctx, a.consentQuestion(program, host, keys))
-	if errors.Is(err, prompt.ErrDenied) || errors.Is(err, prompt.ErrCancelled) {
-		a.audit.Write(control.AuditRecord{Decision: audit.ConsentDenied, Host: host, Program: program.Shown(), PID: program.PID})
-	}
-	return err
+	return keys
 }
 
 func (a *Agent) consentQuestion(program consent.Program, host string, keys []consent.Key) prompt.Question {
@@ -131,6 +120,12 @@ func (a *Agent) consentQuestion(program consent.Program, host string, keys []con
 	q.Candidates = a.certificates(fingerprints)
 	if len(q.Candidates) == 1 {
 		q.Certificate, q.Name = q.Candidates[0].SHA256, q.Candidates[0].Name
+	}
+	q.Over = func() bool {
+		return !slices.ContainsFunc(keys, func(k consent.Key) bool { return !a.consents.Allowed(k) })
+	}
+	q.Declined = func(error) {
+		a.audit.Write(control.AuditRecord{Decision: audit.ConsentDenied, Host: host, Program: program.Shown(), PID: program.PID})
 	}
 	q.Try = func(_ context.Context, answer control.Answer) error {
 		remember := answer.Remember && program.Rememberable()
@@ -163,9 +158,9 @@ func (a *Agent) certificates(fingerprints []string) []control.Certificate {
 	return list
 }
 
-// choose has the person choose where the rules leave several certificates:
-// tlsclient.Config.Choose.
-func (a *Agent) choose(ctx context.Context, host string, candidates []tlsclient.Identity, _ tlsclient.Explanation) (card.Fingerprint, error) {
+// choose says which certificate the person has chosen where the rules leave
+// several, or that they must be asked: tlsclient.Config.Choose.
+func (a *Agent) choose(_ context.Context, host string, candidates []tlsclient.Identity, _ tlsclient.Explanation) (card.Fingerprint, error) {
 	var fingerprints []string
 	for _, c := range candidates {
 		fingerprints = append(fingerprints, c.Fingerprint.String())
@@ -173,25 +168,27 @@ func (a *Agent) choose(ctx context.Context, host string, candidates []tlsclient.
 	if chosen := a.choices.get(host); slices.Contains(fingerprints, chosen) {
 		return card.ParseFingerprint(chosen)
 	}
-	program := askerFrom(ctx).program()
-	q := prompt.Question{
+	return card.Fingerprint{}, &mustAsk{func(who asker) (prompt.Question, error) {
+		q := a.choiceQuestion(who.program(), host, fingerprints)
+		if q.Over() {
+			return q, errAnswered
+		}
+		return q, nil
+	}}
+}
+
+func (a *Agent) choiceQuestion(program consent.Program, host string, fingerprints []string) prompt.Question {
+	return prompt.Question{
 		Key: "certificate " + host + " " + strings.Join(fingerprints, " "),
 		Prompt: control.Prompt{
 			Kind: control.PromptCertificate, Host: host, Program: program.Shown(), Candidates: a.certificates(fingerprints),
 		},
+		Over: func() bool { return slices.Contains(fingerprints, a.choices.get(host)) },
 		Try: func(_ context.Context, answer control.Answer) error {
 			a.audit.Write(control.AuditRecord{Decision: audit.Chosen, Host: host, Program: program.Shown(), PID: program.PID, Certificate: answer.Certificate})
-			if answer.Remember {
-				return a.choices.put(host, answer.Certificate)
-			}
-			return nil
+			return a.choices.put(host, answer.Certificate, answer.Remember)
 		},
 	}
-	answer, err := a.desk.Ask(ctx, q)
-	if err != nil {
-		return card.Fingerprint{}, err
-	}
-	return card.ParseFingerprint(answer.Certificate)
 }
 
 // hostSettings are a listed host's settings: tlsclient.Config.HostSettings.

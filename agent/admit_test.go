@@ -30,6 +30,25 @@ func (r *rig) admitting(ctx context.Context, connection uint32, host string) <-c
 	return end
 }
 
+// unlocking is what a request does that needs a locked card.
+func (r *rig) unlocking(ctx context.Context, req tlsclient.UnlockRequest) error {
+	return r.asking(ctx, func() error {
+		if c, _, ok := r.cards.Snapshot().Find(req.Identity.Fingerprint); ok && c.State == card.Unlocked {
+			return nil
+		}
+		return r.unlock(ctx, req)
+	})
+}
+
+// choosing is what a request does that leaves several certificates.
+func (r *rig) choosing(ctx context.Context, host string, candidates []tlsclient.Identity) (f card.Fingerprint, err error) {
+	err = r.asking(ctx, func() (err error) {
+		f, err = r.choose(ctx, host, candidates, tlsclient.Explanation{})
+		return err
+	})
+	return f, err
+}
+
 func TestConsent(t *testing.T) {
 	r := startFake(t, newFakeCards(person(t, 0)), listed)
 	// With consent = "always" nobody is asked, and nobody need be there.
@@ -136,7 +155,7 @@ func TestConsentBeforeThePIN(t *testing.T) {
 	cards.insert("A", person(t, 0))
 	end := make(chan error, 1)
 	go func() {
-		end <- r.unlock(ctx, tlsclient.UnlockRequest{Host: "a.example.fi", Port: "443",
+		end <- r.unlocking(ctx, tlsclient.UnlockRequest{Host: "a.example.fi", Port: "443",
 			Identity: tlsclient.Identity{Fingerprint: card.FingerprintOf(person(t, 0).Raw)}})
 	}()
 	p := next(t, stream, control.EventPrompt).Prompt
@@ -167,13 +186,13 @@ func TestCancelledPIN(t *testing.T) {
 	stream := r.attend(t)
 	req := tlsclient.UnlockRequest{Host: "always.example.fi", Port: "443", Identity: tlsclient.Identity{Fingerprint: card.FingerprintOf(person(t, 0).Raw)}}
 	end := make(chan error, 1)
-	go func() { end <- r.unlock(within(t), req) }()
+	go func() { end <- r.unlocking(within(t), req) }()
 	p := next(t, stream, control.EventPrompt).Prompt
 	check(t, r.answer(t, p.ID, control.Answer{Cancel: true}))
 	if err := <-end; !errors.Is(err, card.ErrPINCancelled) {
 		t.Error(err)
 	}
-	if err := r.unlock(within(t), req); !errors.Is(err, prompt.ErrPaused) {
+	if err := r.unlocking(within(t), req); !errors.Is(err, prompt.ErrPaused) {
 		t.Error(err)
 	}
 	if _, err := r.client.Unlock(within(t), control.CardSelection{}); err != nil || cards.tries() != 0 {
@@ -199,7 +218,7 @@ func TestChoice(t *testing.T) {
 	}
 	end := make(chan choice, 1)
 	go func() {
-		f, err := r.choose(within(t), "a.example.fi", candidates, tlsclient.Explanation{})
+		f, err := r.choosing(within(t), "a.example.fi", candidates)
 		end <- choice{f, err}
 	}()
 	p := next(t, stream, control.EventPrompt).Prompt
@@ -215,7 +234,7 @@ func TestChoice(t *testing.T) {
 	check(t, r.stop())
 
 	r = start(t, options(t, dir, listed), open) // remembered, with nobody to ask
-	f, err := r.choose(within(t), "a.example.fi", candidates, tlsclient.Explanation{})
+	f, err := r.choosing(within(t), "a.example.fi", candidates)
 	if err != nil || f != candidates[1].Fingerprint {
 		t.Error(f, err)
 	}
@@ -225,7 +244,7 @@ func TestChoice(t *testing.T) {
 	if e := r.eligible("always.example.fi", "443"); len(e) != 2 {
 		t.Errorf("eligible without a choice: %v", e)
 	}
-	if _, err := r.choose(within(t), "a.example.fi", candidates[:1], tlsclient.Explanation{}); !errors.Is(err, prompt.ErrNoFrontEnd) {
+	if _, err := r.choosing(within(t), "a.example.fi", candidates[:1]); !errors.Is(err, prompt.ErrNoFrontEnd) {
 		t.Errorf("the chosen one is not there: %v", err)
 	}
 }

@@ -98,6 +98,7 @@ type Agent struct {
 	controlListener net.Listener
 	upstreamErrors  atomic.Uint64
 	known           identities
+	holds           holds
 
 	closeOnce sync.Once
 	closers   []func() // run by Close, the last first
@@ -156,9 +157,10 @@ func assemble(o Options, open func(card.Config) (cards, tlsclient.Source, error)
 		DialContext: a.way.DialContext,
 	})
 	a.onClose(a.transport.Close)
+	a.onClose(a.holds.wait)
 	a.onClose(a.desk.Close) // before the transport waits for those who wait for prompts
 	a.proxy, err = proxy.New(proxy.Config{
-		Listen: o.Config.Proxy.Listen, Hosts: a.hosts, Transport: a.transport, Roots: a.roots,
+		Listen: o.Config.Proxy.Listen, Hosts: a.hosts, Transport: a, Roots: a.roots,
 		Peer: peer.NewFinder().Lookup, Admit: a.admit, Explain: a.explainProxied, Upstream: a.way, Others: a.own()[1:], Log: a.log,
 	})
 	return a, err

@@ -16,7 +16,9 @@ import (
 	"github.com/kortti-id/kortti/agent/config"
 	"github.com/kortti-id/kortti/agent/control"
 	"github.com/kortti-id/kortti/agent/doctor"
+	"github.com/kortti-id/kortti/agent/prompt"
 	"github.com/kortti-id/kortti/agent/upstream"
+	"github.com/kortti-id/kortti/tlsclient"
 )
 
 // Audit records in one answer.
@@ -231,7 +233,7 @@ func (a *Agent) deleteHost(r *http.Request) (any, error) {
 		return nil, err
 	}
 	a.hostChanged(h, audit.HostDropped)
-	if err := a.choices.put(h.Name, ""); err != nil {
+	if err := a.choices.put(h.Name, "", true); err != nil {
 		return nil, err
 	}
 	if err := a.profiles.prune(a.listed); err != nil {
@@ -250,9 +252,13 @@ func (a *Agent) listed(host, port string) bool {
 	return ok
 }
 
-// hostChanged ends the connections that were made with other settings.
+// hostChanged ends the connections and the prompts that were made with other
+// settings.
 func (a *Agent) hostChanged(h config.Host, decision string) {
 	a.transport.EndHosts(func(host, port string) bool { return h.Match(host, port) > 0 })
+	a.desk.End(func(q *prompt.Question, busy bool) (bool, error) {
+		return !busy && h.Match(q.Host, h.Port) > 0, tlsclient.ErrHostEnded // prompts know no port
+	})
 	a.audit.Write(control.AuditRecord{Decision: decision, Host: h.String()})
 	a.events.publish(control.Event{Kind: control.EventHost, Host: h.String(), Reason: decision})
 }

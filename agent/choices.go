@@ -12,16 +12,18 @@ import (
 	"github.com/kortti-id/kortti/card"
 )
 
-// choices are the certificates that the person chose for hosts, in a file.
+// choices are the certificates that the person chose for hosts: those to be
+// remembered in a file, the others until the card is locked or removed.
 type choices struct {
 	path string
 
-	mu     sync.Mutex        // guards byHost, and the file
-	byHost map[string]string // host -> SHA-256 of the certificate
+	mu     sync.Mutex        // guards what follows, and the file
+	byHost map[string]string // host -> SHA-256 of the certificate; in the file
+	once   map[string]string // the same, not in the file
 }
 
 func openChoices(path string) (*choices, error) {
-	c := &choices{path: path}
+	c := &choices{path: path, once: make(map[string]string)}
 	raw, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		raw, err = []byte("{}"), nil
@@ -52,13 +54,28 @@ func parseChoices(raw []byte) (map[string]string, error) {
 func (c *choices) get(host string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if f := c.once[host]; f != "" {
+		return f
+	}
 	return c.byHost[host]
 }
 
-// put remembers a choice; "" forgets it. What cannot be written is not kept.
-func (c *choices) put(host, certificate string) error {
+// end forgets the choices of a certificate that were not to be remembered.
+func (c *choices) end(certificate string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	maps.DeleteFunc(c.once, func(_, f string) bool { return f == certificate })
+}
+
+// put keeps a choice; "" forgets it. What cannot be written is not kept.
+func (c *choices) put(host, certificate string, remember bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if certificate != "" && !remember {
+		c.once[host] = certificate
+		return nil
+	}
+	delete(c.once, host)
 	next := maps.Clone(c.byHost)
 	if next == nil {
 		next = make(map[string]string)

@@ -16,27 +16,21 @@ import (
 // errUnlocked tells that there is no PIN to ask for.
 var errUnlocked = &control.Error{Code: control.CodeUnlocked, Status: 409, Message: "the card is unlocked already"}
 
-// unlock asks the person for the PIN on behalf of programs that wait for a
-// locked card: tlsclient.Config.Unlock.
+// unlock says that the person must be asked for the PIN of a locked card before
+// the programs that wait for it can go on: tlsclient.Config.Unlock.
 func (a *Agent) unlock(ctx context.Context, req tlsclient.UnlockRequest) error {
-	who := askerFrom(ctx)
 	// A card that was put in after the request was admitted was not part of
 	// that consent.
-	if err := a.requireConsent(ctx, who, req.Host, req.Port, req.Identity.Fingerprint); err != nil {
+	if err := a.requireConsent(ctx, req.Host, req.Port, req.Identity.Fingerprint); err != nil {
 		return err
 	}
-	q, err := a.pinQuestion(req.Identity.Fingerprint, req.Host, who.program().Shown())
-	if errors.Is(err, errUnlocked) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	_, err = a.desk.Ask(ctx, q)
-	if errors.Is(err, prompt.ErrCancelled) {
-		return fmt.Errorf("unlock the card: %w", card.ErrPINCancelled)
-	}
-	return err
+	return &mustAsk{func(who asker) (prompt.Question, error) {
+		q, err := a.pinQuestion(req.Identity.Fingerprint, req.Host, who.program().Shown())
+		if errors.Is(err, errUnlocked) {
+			return q, errAnswered
+		}
+		return q, err
+	}}
 }
 
 // openUnlock raises a PIN prompt because the person wants the card unlocked.
@@ -76,6 +70,10 @@ func (a *Agent) pinQuestion(f card.Fingerprint, host, program string) (prompt.Qu
 			PinPad: c.PIN.PinPad, FinalTry: c.PIN.FinalTry, CountLow: c.PIN.CountLow, ToBeChanged: c.PIN.ToBeChanged,
 			MinPIN: c.PIN.Min, MaxPIN: c.PIN.Max,
 		},
+	}
+	q.Over = func() bool {
+		now, _, ok := a.cards.Snapshot().Find(f)
+		return !ok || now.Epoch != q.Epoch
 	}
 	q.Try = func(ctx context.Context, answer control.Answer) error { return a.login(ctx, q.Prompt, f, answer) }
 	q.Again = func(err error) (prompt.Question, bool) { return a.askAgain(f, host, program, err) }

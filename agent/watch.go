@@ -95,6 +95,7 @@ func (a *Agent) follow() {
 			continue
 		}
 		a.consents.End(f.String())
+		a.choices.end(f.String())
 	}
 	a.known.seen = next
 	a.desk.End(func(q *prompt.Question, busy bool) (bool, error) { return outdated(now, q, busy) })

@@ -18,7 +18,7 @@ type Desk struct {
 
 	mu     sync.Mutex // guards all below
 	open   []*matter  // oldest first
-	paused map[string]time.Time
+	paused map[string]refusals
 	fronts int
 	raised uint64
 	closed bool
@@ -34,16 +34,15 @@ type matter struct {
 	waiters int
 	timer   *time.Timer
 
-	done   chan struct{} // closed when answer and err are set
-	answer control.Answer
-	err    error
+	done chan struct{} // closed when err is set
+	err  error
 }
 
 // NewDesk returns a desk that tells notify of each prompt that opens and closes,
 // in order, and why it closes if it was not answered well. notify must neither
 // block nor call the desk.
 func NewDesk(notify func(ev control.Event, why error)) *Desk {
-	return &Desk{notify: notify, paused: make(map[string]time.Time)}
+	return &Desk{notify: notify, paused: make(map[string]refusals)}
 }
 
 // Attend declares a front end that shows prompts and answers them, until leave
@@ -61,29 +60,79 @@ func (d *Desk) Attend() (leave func()) {
 	})
 }
 
+// refusals are how often in a row the person has said no to a question.
+type refusals struct {
+	number int
+	until  time.Time // programs may not ask before
+}
+
 // Ask puts a program's question, or joins the prompt that asks it already, and
-// waits for the answer; the answer carries no PIN. With no front end it fails at
-// once. When ctx ends the request stops waiting, and the prompt goes with the
-// last one.
-func (d *Desk) Ask(ctx context.Context, q Question) (control.Answer, error) {
+// waits for the answer. With no front end it fails at once. When ctx ends the
+// request stops waiting, and the prompt goes with the last one.
+func (d *Desk) Ask(ctx context.Context, q Question) error {
+	w, err := d.Put(q)
+	if err != nil {
+		return err
+	}
+	return w.Wait(ctx)
+}
+
+// Join waits for the answer as Ask does if the question is open already, and
+// never puts it.
+func (d *Desk) Join(ctx context.Context, q Question) error {
 	d.mu.Lock()
 	m := d.find(q.Key)
+	over := m == nil && q.Over != nil && q.Over()
+	if m != nil {
+		m.waiters++
+	}
+	d.mu.Unlock()
+	switch {
+	case over:
+		return nil
+	case m == nil:
+		return ErrNotOpen
+	}
+	return (&Waiter{d, m}).Wait(ctx)
+}
+
+// Waiter is a request's wait for an answer.
+type Waiter struct {
+	desk   *Desk
+	matter *matter // nil: there is nothing to wait for
+}
+
+// Put puts a program's question as Ask does, but does not wait. Call Wait once:
+// the prompt stays until it returns, or is answered, or expires.
+func (d *Desk) Put(q Question) (*Waiter, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m := d.find(q.Key)
 	if m == nil {
+		if q.Over != nil && q.Over() {
+			return &Waiter{}, nil
+		}
 		if err := d.mayAsk(&q); err != nil {
-			d.mu.Unlock()
-			return control.Answer{}, err
+			return nil, err
 		}
 		m = d.raise(q)
 	}
 	m.waiters++
-	d.mu.Unlock()
-	select {
-	case <-m.done:
-	case <-ctx.Done():
-		d.leave(m, context.Cause(ctx))
-		return control.Answer{}, context.Cause(ctx)
+	return &Waiter{d, m}, nil
+}
+
+// Wait returns nil when the question was answered well, and otherwise why not.
+func (w *Waiter) Wait(ctx context.Context) error {
+	if w.matter == nil {
+		return nil
 	}
-	return m.answer, m.err
+	select {
+	case <-w.matter.done:
+		return w.matter.err
+	case <-ctx.Done():
+		w.desk.leave(w.matter, context.Cause(ctx))
+		return context.Cause(ctx)
+	}
 }
 
 // Open puts a question that the person asked for and returns its prompt; who
@@ -145,8 +194,11 @@ func (d *Desk) Answer(ctx context.Context, id string, a control.Answer) (control
 		return control.AnswerResult{}, bad
 	}
 	if declined != nil {
-		d.pause(m.pauseKey())
-		d.finish(m, control.Answer{}, declined)
+		d.pause(m)
+		if m.Declined != nil {
+			m.Declined(declined)
+		}
+		d.finish(m, declined)
 		return control.AnswerResult{Done: true}, nil
 	}
 	err := d.try(ctx, m, a)
@@ -188,14 +240,14 @@ func (d *Desk) try(ctx context.Context, m *matter, a control.Answer) error {
 	err := m.Try(context.WithoutCancel(ctx), a)
 	d.mu.Lock()
 	m.busy = false
-	a.PIN, a.PUK, a.NewPIN, a.LeaseToken = nil, nil, nil, ""
 	switch {
 	case !slices.Contains(d.open, m): // ended meanwhile, by a removal say
 	case err == nil:
-		d.finish(m, a, nil)
+		delete(d.paused, m.pauseKey())
+		d.finish(m, nil)
 	case m.waiters > 0 && m.Again != nil && d.again(m, err):
 	default:
-		d.finish(m, control.Answer{}, err)
+		d.finish(m, err)
 	}
 	return err
 }
@@ -234,10 +286,10 @@ func (d *Desk) show(m *matter) {
 }
 
 // finish closes the matter and lets go all who wait.
-func (d *Desk) finish(m *matter, a control.Answer, err error) {
+func (d *Desk) finish(m *matter, err error) {
 	m.timer.Stop()
 	d.open = slices.DeleteFunc(d.open, func(o *matter) bool { return o == m })
-	m.answer, m.err = a, err
+	m.err = err
 	close(m.done)
 	d.tell(control.EventPromptClosed, m, err)
 }
@@ -246,7 +298,7 @@ func (d *Desk) finish(m *matter, a control.Answer, err error) {
 func (d *Desk) end(match func(*matter) (bool, error)) {
 	for _, m := range slices.Clone(d.open) {
 		if end, err := match(m); end {
-			d.finish(m, control.Answer{}, err)
+			d.finish(m, err)
 		}
 	}
 }
@@ -282,7 +334,7 @@ func (d *Desk) mayAsk(q *Question) error {
 		return ErrClosed
 	case d.fronts == 0:
 		return ErrNoFrontEnd
-	case time.Now().Before(d.paused[q.pauseKey()]):
+	case time.Now().Before(d.paused[q.pauseKey()].until):
 		return ErrPaused
 	case len(d.open) >= maxOpen:
 		return ErrTooMany
@@ -290,12 +342,27 @@ func (d *Desk) mayAsk(q *Question) error {
 	return nil
 }
 
-func (d *Desk) pause(key string) {
+// pause keeps programs from asking again for a while.
+func (d *Desk) pause(m *matter) {
 	now := time.Now()
-	for k, until := range d.paused {
-		if !now.Before(until) {
+	for k, r := range d.paused {
+		if now.Sub(r.until) > LongPause {
 			delete(d.paused, k)
 		}
 	}
-	d.paused[key] = now.Add(Pause)
+	r := d.paused[m.pauseKey()]
+	if m.person { // who has asked for the prompt is not worn down by it
+		r.until = latest(r.until, now.Add(Pause))
+	} else {
+		r.until = latest(r.until, now.Add(min(Pause<<min(r.number, 10), LongPause)))
+		r.number++
+	}
+	d.paused[m.pauseKey()] = r
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

@@ -22,8 +22,10 @@ const (
 	// LongExpiry is for those that want more than one PIN, perhaps from a letter.
 	LongExpiry = 5 * time.Minute
 	// Pause is how long programs may not ask again after the person said no: a
-	// web page must not be able to wear a person down with prompts.
-	Pause = 10 * time.Second
+	// web page must not be able to wear a person down with prompts. It doubles
+	// with every further no, up to LongPause, until a yes or a quiet LongPause.
+	Pause     = 10 * time.Second
+	LongPause = 10 * time.Minute
 )
 
 // maxOpen is how many prompts may be open when a program asks for one more.
@@ -39,6 +41,8 @@ var (
 	ErrExpired    = errors.New("nobody answered the prompt in time")
 	ErrAway       = errors.New("nobody is at the screen")
 	ErrClosed     = errors.New("the agent is ending")
+	// ErrNotOpen is Join's where nobody is being asked.
+	ErrNotOpen = errors.New("the person is not being asked")
 )
 
 // Errors that an answer gets while its prompt stays open.
@@ -64,6 +68,14 @@ type Question struct {
 	Pause string
 	// Epoch is the card's lock epoch that the question belongs to.
 	Epoch uint64
+	// Over tells, just before a program's prompt would be raised, that its answer
+	// has come in the meantime; nil means never. It must be quick and not call
+	// the Desk.
+	Over func() bool
+	// Declined is called once when the person says no to the prompt, with the
+	// error that waiting requests get; nil means nothing. It must not call the
+	// Desk.
+	Declined func(err error)
 	// Try acts on the answer: it logs in with the PIN, it remembers the consent.
 	// It is called at most once per prompt; the PIN is wiped after it returns.
 	// Its error is the front end's and, unless Again says otherwise, every

@@ -36,8 +36,7 @@ func newTable(t *testing.T) *table {
 func (tb *table) ask(ctx context.Context, q Question) <-chan error {
 	end := make(chan error, 1)
 	go func() {
-		_, err := tb.Ask(ctx, q)
-		end <- err
+		end <- tb.Ask(ctx, q)
 	}()
 	synctest.Wait()
 	return end

@@ -16,7 +16,6 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
-
 )
 
 // Whatever names the host must name the host of CONNECT.
