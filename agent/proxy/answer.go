@@ -19,10 +19,14 @@ type answer struct {
 	Hint    string `json:"hint,omitempty"`
 }
 
-// write sends the answer, as JSON to programs that ask for it and as plain text
+// write sends the answer.
+func (a answer) write(w http.ResponseWriter, r *http.Request) { a.hold(w, r, "") }
+
+// hold sends the answer to a request that waits, or that does not (""): as a page
+// to browsers' navigations, as JSON to programs that ask for it and as plain text
 // to all others. It stands in the origin of the host that was asked for, so it
-// must not be kept, framed, or taken for anything but text.
-func (a answer) write(w http.ResponseWriter, r *http.Request) {
+// must not be kept, framed, or taken for anything but what it is.
+func (a answer) hold(w http.ResponseWriter, r *http.Request, wait Wait) {
 	h := w.Header()
 	h.Set(errorHeader, a.Code)
 	h.Set("Cache-Control", "no-store")
@@ -31,6 +35,10 @@ func (a answer) write(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Frame-Options", "DENY")
 	if a.Status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", "2")
+	}
+	if wantsPage(r) {
+		writePage(w, pageOf(a, r, wait))
+		return
 	}
 	var body []byte
 	if wantsJSON(r) {

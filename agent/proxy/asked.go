@@ -25,7 +25,8 @@ type Asked struct {
 	Repeats bool
 	// ByHand: the person has just clicked or typed something to that end.
 	ByHand bool
-	// CrossSite: a page of another origin makes the request, for itself.
+	// CrossSite: a page of another origin makes the request, for itself, or the
+	// browser does ahead of time.
 	CrossSite bool
 }
 
@@ -33,10 +34,12 @@ func asked(r *http.Request, to target) Asked {
 	a := Asked{Peer: peerOf(r), Host: to.authority("443")}
 	site, mode, dest := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Sec-Fetch-Mode"), r.Header.Get("Sec-Fetch-Dest")
 	a.Browser = site != "" || mode != "" || dest != ""
-	a.Navigation = mode == "navigate" && dest == "document"
+	// What a browser fetches ahead is for nobody yet (Speculative Loading, "Sec-Purpose").
+	ahead := r.Header.Get("Sec-Purpose") != ""
+	a.Navigation = mode == "navigate" && dest == "document" && !ahead
 	a.Repeats = a.Navigation && r.Method == http.MethodGet
 	a.ByHand = a.Navigation && r.Header.Get("Sec-Fetch-User") == "?1"
-	a.CrossSite = !a.Navigation && (site == "cross-site" || site == "same-site")
+	a.CrossSite = !a.Navigation && (site == "cross-site" || site == "same-site" || ahead)
 	if origin := r.Header.Get("Origin"); origin != "" && !a.Browser && !strings.EqualFold(origin, "https://"+a.Host) {
 		a.Browser, a.CrossSite = true, true // an older browser, or one's WebSocket
 	}

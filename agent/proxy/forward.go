@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -43,7 +44,11 @@ func (p *Proxy) explain(w http.ResponseWriter, r *http.Request, err error) {
 	if a.Code == "" {
 		a.Code = "upstream"
 	}
-	a.write(w, r)
+	var hold *Hold
+	if !errors.As(err, &hold) {
+		hold = new(Hold)
+	}
+	a.hold(w, r, hold.For)
 }
 
 // servePlain forwards a request in absolute form. A listed host is never
@@ -90,9 +95,28 @@ func (p *Proxy) serve(rp *httputil.ReverseProxy, w http.ResponseWriter, r *http.
 		stop := context.AfterFunc(r.Context(), func() { program.Close() })
 		defer stop()
 	}
+	if strings.ContainsRune(r.RequestURI, ' ') {
+		// HTTP/2 can say it, and a host that speaks HTTP/1.1 would take what
+		// follows for the protocol (RFC 9112, section 3.2).
+		answer{http.StatusBadRequest, "bad-target", "the request's path has a space in it", ""}.write(w, r)
+		return
+	}
+	r, body := watchBody(r)
+	explain := rp.ErrorHandler
+	rp.ErrorHandler = func(w http.ResponseWriter, in *http.Request, err error) {
+		if body.broken.Load() && r.Context().Err() == nil {
+			w.Header().Set("Connection", "close")
+			brokenBody.write(w, r)
+			return
+		}
+		explain(w, in, err)
+	}
 	// An answer without a type stays so; net/http would guess one.
 	w.Header()["Content-Type"] = nil
 	rp.ServeHTTP(w, r)
+	if body.broken.Load() && w.Header().Get(errorHeader) == "" {
+		panic(http.ErrAbortHandler) // nobody knows where the next request begins
+	}
 }
 
 // reverseProxy makes a one-request proxy that changes nothing but the
