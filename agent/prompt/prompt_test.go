@@ -398,3 +398,74 @@ func TestAnswersFitTheirPrompt(t *testing.T) {
 		}
 	}
 }
+
+// TestJoin waits for a prompt that is open, and never opens one.
+func TestJoin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tb, tries := newTable(t), 0
+		defer tb.Attend()()
+		q := pinQuestion(&tries)
+		if err := tb.Join(t.Context(), q); !errors.Is(err, ErrNotOpen) || len(tb.List()) != 0 {
+			t.Error(err)
+		}
+		first, joined := tb.ask(t.Context(), q), make(chan error, 1)
+		go func() { joined <- tb.Join(t.Context(), q) }()
+		tb.waits(joined)
+		if err := tb.answer(tb.only().ID, control.Answer{PIN: []byte("1234")}); err != nil {
+			t.Error(err)
+		}
+		tb.ended(first, nil)
+		tb.ended(joined, nil)
+	})
+}
+
+// TestAnsweredMeanwhile is a request that comes to ask when the answer is there.
+func TestAnsweredMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tb, tries := newTable(t), 0
+		q := pinQuestion(&tries)
+		q.Over = func() bool { return true }
+		tb.ended(tb.ask(t.Context(), q), nil) // though nobody could be asked
+		if err := tb.Join(t.Context(), q); err != nil || tb.Raised() != 0 {
+			t.Errorf("%v, %d prompts", err, tb.Raised())
+		}
+	})
+}
+
+// TestPauseGrows with each no in a row, whoever asks, until a yes.
+func TestPauseGrows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tb, tries, declined := newTable(t), 0, 0
+		defer tb.Attend()()
+		q := pinQuestion(&tries)
+		q.Declined = func(error) { declined++ }
+		refuse := func() {
+			t.Helper()
+			end := tb.ask(t.Context(), q)
+			if err := tb.answer(tb.only().ID, control.Answer{Cancel: true}); err != nil {
+				t.Fatal(err)
+			}
+			tb.ended(end, ErrCancelled)
+		}
+		pauseIs := func(want time.Duration) {
+			t.Helper()
+			time.Sleep(want - 1)
+			tb.ended(tb.ask(t.Context(), q), ErrPaused)
+			time.Sleep(1)
+		}
+		for _, pause := range []time.Duration{Pause, 2 * Pause, 4 * Pause, 8 * Pause, 16 * Pause, 32 * Pause, LongPause, LongPause} {
+			refuse()
+			pauseIs(pause)
+		}
+		if declined != 8 {
+			t.Errorf("told %d times of 8", declined)
+		}
+		end := tb.ask(t.Context(), q)
+		if err := tb.answer(tb.only().ID, control.Answer{PIN: []byte("1234")}); err != nil {
+			t.Fatal(err)
+		}
+		tb.ended(end, nil)
+		refuse()
+		pauseIs(Pause)
+	})
+}
