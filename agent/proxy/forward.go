@@ -17,6 +17,9 @@ import (
 func (p *Proxy) forwardListed(w http.ResponseWriter, r *http.Request, ctx context.Context, to target, change ...func(*httputil.ReverseProxy)) {
 	rp := p.reverseProxy(p.cfg.Transport, &url.URL{Scheme: "https", Host: to.authority("443")})
 	rp.ModifyResponse = func(resp *http.Response) error {
+		if err := checkAnswer(resp); err != nil {
+			return err
+		}
 		resp.Header.Del(errorHeader) // ours alone
 		// Another way to the host would go past the card.
 		resp.Header.Del("Alt-Svc")
@@ -26,12 +29,28 @@ func (p *Proxy) forwardListed(w http.ResponseWriter, r *http.Request, ctx contex
 		if r.Context().Err() != nil {
 			panic(http.ErrAbortHandler) // the program is gone, or the proxy ends
 		}
+		if errors.Is(err, errBadAnswer) {
+			answer{http.StatusBadGateway, "upstream", "the answer of " + to.host + " is not HTTP as it should be", ""}.write(w, r)
+			return
+		}
 		p.explain(w, r, err)
 	}
 	for _, f := range change {
 		f(rp)
 	}
 	p.serve(rp, w, r.WithContext(ctx))
+}
+
+// errBadAnswer says that a host has answered what net/http passes on and
+// ReverseProxy cannot.
+var errBadAnswer = errors.New("the host's answer has no valid status or switches to a protocol that was not asked for")
+
+func checkAnswer(resp *http.Response) error {
+	switched := resp.StatusCode == http.StatusSwitchingProtocols
+	if resp.StatusCode < 100 || switched && !strings.EqualFold(resp.Header.Get("Upgrade"), resp.Request.Header.Get("Upgrade")) {
+		return errBadAnswer
+	}
+	return nil
 }
 
 // explain answers an error of Admit or of the transport.
@@ -75,6 +94,9 @@ func (p *Proxy) servePlain(w http.ResponseWriter, r *http.Request) {
 	}
 	rp := p.reverseProxy(p.plain, &url.URL{Scheme: "http", Host: to.authority("80")})
 	rp.ModifyResponse = func(resp *http.Response) error {
+		if err := checkAnswer(resp); err != nil {
+			return err
+		}
 		resp.Header.Del(errorHeader) // ours alone
 		return nil
 	}
@@ -123,10 +145,11 @@ func (p *Proxy) serve(rp *httputil.ReverseProxy, w http.ResponseWriter, r *http.
 // hop-by-hop headers (RFC 9110, section 7.6.1) and adds nothing of its own.
 func (p *Proxy) reverseProxy(transport http.RoundTripper, base *url.URL) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
-		Transport:     transport,
-		FlushInterval: -1,
-		BufferPool:    copyBuffers,
-		ErrorLog:      slog.NewLogLogger(p.cfg.Log.Handler(), slog.LevelDebug),
+		Transport:      transport,
+		FlushInterval:  -1,
+		ModifyResponse: checkAnswer,
+		BufferPool:     copyBuffers,
+		ErrorLog:       slog.NewLogLogger(p.cfg.Log.Handler(), slog.LevelDebug),
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			in, out := pr.In, pr.Out
 			out.URL.Scheme, out.URL.Host = base.Scheme, base.Host
@@ -145,6 +168,11 @@ func (p *Proxy) reverseProxy(transport http.RoundTripper, base *url.URL) *httput
 				if strings.HasPrefix(name, "Proxy-") {
 					delete(out.Header, name)
 				}
+			}
+			if strings.EqualFold(out.Header.Get("Upgrade"), "h2c") {
+				// What is asked for in it would go past every check of the host's name.
+				out.Header.Del("Upgrade")
+				out.Header.Del("Connection")
 			}
 			// The values come after the body, into the map of the request.
 			out.Trailer = in.Trailer
