@@ -110,7 +110,7 @@ func (a *Agent) consentQuestion(program consent.Program, host string, keys []con
 	q := prompt.Question{
 		Key:    "consent " + program.Key() + " " + host,
 		Pause:  "consent " + program.Shown() + " " + host, // a new process or connection is the same to the person
-		Prompt: control.Prompt{Kind: control.PromptConsent, Host: host, Program: program.Shown()},
+		Prompt: control.Prompt{Kind: control.PromptConsent, Host: host, Program: program.Shown(), ProgramNote: program.Note()},
 	}
 	var fingerprints []string
 	for _, k := range keys {
@@ -181,7 +181,8 @@ func (a *Agent) choiceQuestion(program consent.Program, host string, fingerprint
 	return prompt.Question{
 		Key: "certificate " + host + " " + strings.Join(fingerprints, " "),
 		Prompt: control.Prompt{
-			Kind: control.PromptCertificate, Host: host, Program: program.Shown(), Candidates: a.certificates(fingerprints),
+			Kind: control.PromptCertificate, Host: host, Program: program.Shown(), ProgramNote: program.Note(),
+			Candidates: a.certificates(fingerprints),
 		},
 		Over: func() bool { return slices.Contains(fingerprints, a.choices.get(host)) },
 		Try: func(_ context.Context, answer control.Answer) error {

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/kortti-id/kortti/agent/audit"
+	"github.com/kortti-id/kortti/agent/consent"
 	"github.com/kortti-id/kortti/agent/control"
 	"github.com/kortti-id/kortti/agent/prompt"
 	"github.com/kortti-id/kortti/card"
@@ -25,7 +26,7 @@ func (a *Agent) unlock(ctx context.Context, req tlsclient.UnlockRequest) error {
 		return err
 	}
 	return &mustAsk{func(who asker) (prompt.Question, error) {
-		q, err := a.pinQuestion(req.Identity.Fingerprint, req.Host, who.program().Shown())
+		q, err := a.pinQuestion(req.Identity.Fingerprint, req.Host, who.program())
 		if errors.Is(err, errUnlocked) {
 			return q, errAnswered
 		}
@@ -39,7 +40,7 @@ func (a *Agent) openUnlock(sel control.CardSelection) (control.Prompt, error) {
 	if err != nil {
 		return control.Prompt{}, err
 	}
-	q, err := a.pinQuestion(f, "", "")
+	q, err := a.pinQuestion(f, "", consent.Program{})
 	if err != nil {
 		return control.Prompt{}, err
 	}
@@ -47,9 +48,9 @@ func (a *Agent) openUnlock(sel control.CardSelection) (control.Prompt, error) {
 }
 
 // pinQuestion makes the question for a certificate's PIN, from what the card
-// says now; host and program are empty when the person asks. Where no PIN can
+// says now; host is empty when the person asks. Where no PIN can
 // help it is an error, and nobody is asked.
-func (a *Agent) pinQuestion(f card.Fingerprint, host, program string) (prompt.Question, error) {
+func (a *Agent) pinQuestion(f card.Fingerprint, host string, program consent.Program) (prompt.Question, error) {
 	c, cert, ok := a.cards.Snapshot().Find(f)
 	switch {
 	case !ok:
@@ -66,10 +67,13 @@ func (a *Agent) pinQuestion(f card.Fingerprint, host, program string) (prompt.Qu
 		Epoch: c.Epoch,
 		Prompt: control.Prompt{
 			Kind: control.PromptPIN, Card: c.ID, CardLabel: c.Label,
-			Certificate: f.String(), Name: certificateOf(cert).Name, Host: host, Program: program,
+			Certificate: f.String(), Name: certificateOf(cert).Name, Host: host,
 			PinPad: c.PIN.PinPad, FinalTry: c.PIN.FinalTry, CountLow: c.PIN.CountLow, ToBeChanged: c.PIN.ToBeChanged,
 			MinPIN: c.PIN.Min, MaxPIN: c.PIN.Max,
 		},
+	}
+	if host != "" {
+		q.Program, q.ProgramNote = program.Shown(), program.Note()
 	}
 	q.Over = func() bool {
 		now, _, ok := a.cards.Snapshot().Find(f)
@@ -97,7 +101,7 @@ func (a *Agent) login(ctx context.Context, p control.Prompt, f card.Fingerprint,
 }
 
 // askAgain asks for the PIN once more after one that the person can correct.
-func (a *Agent) askAgain(f card.Fingerprint, host, program string, err error) (prompt.Question, bool) {
+func (a *Agent) askAgain(f card.Fingerprint, host string, program consent.Program, err error) (prompt.Question, bool) {
 	for _, correctable := range []error{card.ErrWrongPIN, card.ErrPINRefusedBefore, card.ErrPINLength, card.ErrFinalTry} {
 		if !errors.Is(err, correctable) {
 			continue

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -31,60 +30,6 @@ type Key struct{ Program, Host, Certificate string }
 func (k Key) ID() string {
 	sum := sha256.Sum256([]byte(k.Program + "\x00" + k.Host + "\x00" + k.Certificate))
 	return hex.EncodeToString(sum[:8])
-}
-
-// Program is who asks, as far as it is known.
-type Program struct {
-	// Path is the proven executable, "" when it could not be proved.
-	Path string
-	// PID is 0 when the process was not found; Connection then tells the
-	// unknown ones apart.
-	PID        int
-	Connection uint32
-}
-
-// unknown is how a program is shown whose executable is not proved.
-const unknown = "unknown program"
-
-// fronts run other programs' code under their own name, or pass on what comes
-// from elsewhere, as from another machine or a container; consent for one must
-// not cover all. Versions may follow the name.
-var fronts = []string{
-	"python", "node", "nodejs", "deno", "bun", "java", "perl", "ruby", "php", "lua", "guile", "mono", "dotnet",
-	"sh", "bash", "dash", "zsh", "fish", "ksh", "busybox", "pwsh", "tclsh", "wish", "Rscript", "emacs", "gjs", "qemu",
-	"ld-linux-x86-64.so", "ld-linux-aarch64.so", "ld-linux.so", "ld-musl-x86_64.so", "ld-musl-aarch64.so",
-	"sshd", "sshd-session", "ssh", "pasta", "pasta.avx", "passt", "passt.avx", "slirp4netns", "rootlesskit",
-	"socat", "nc", "ncat", "nc.openbsd", "nc.traditional",
-}
-
-// Key names the program in consents: by its path or, where the path says too
-// little about what runs, by its process or connection.
-func (p Program) Key() string {
-	switch {
-	case p.Rememberable():
-		return p.Path
-	case p.PID == 0:
-		return fmt.Sprintf("%s (connection %d)", p.Shown(), p.Connection)
-	}
-	return fmt.Sprintf("%s (pid %d)", p.Shown(), p.PID)
-}
-
-// Shown is the program's name for people.
-func (p Program) Shown() string {
-	if p.Path == "" {
-		return unknown
-	}
-	return p.Path
-}
-
-// Rememberable tells whether the path stands for one program, so that a consent
-// may outlive the process.
-func (p Program) Rememberable() bool {
-	if p.Path == "" {
-		return false
-	}
-	base := strings.TrimRight(filepath.Base(p.Path), "0123456789.-")
-	return !slices.Contains(fronts, base)
 }
 
 // Store holds consents: remembered ones in a file, others until the card is

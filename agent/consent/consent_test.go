@@ -8,30 +8,6 @@ import (
 	"testing"
 )
 
-func TestProgram(t *testing.T) {
-	for _, c := range []struct {
-		p          Program
-		key        string
-		remembered bool
-	}{
-		{Program{Path: "/usr/bin/curl", PID: 7}, "/usr/bin/curl", true},
-		{Program{Path: "/usr/lib/git-core/git-remote-http", PID: 7}, "/usr/lib/git-core/git-remote-http", true},
-		{Program{Path: "/usr/bin/python3.11", PID: 7}, "/usr/bin/python3.11 (pid 7)", false},
-		{Program{Path: "/usr/bin/node", PID: 7}, "/usr/bin/node (pid 7)", false},
-		{Program{Path: "/bin/dash", PID: 7}, "/bin/dash (pid 7)", false},
-		{Program{Path: "/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", PID: 7}, "/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 (pid 7)", false},
-		{Program{Path: "/usr/sbin/sshd", PID: 7}, "/usr/sbin/sshd (pid 7)", false},
-		{Program{Path: "/usr/bin/pasta.avx2", PID: 7}, "/usr/bin/pasta.avx2 (pid 7)", false},
-		{Program{Path: "/usr/bin/slirp4netns", PID: 7}, "/usr/bin/slirp4netns (pid 7)", false},
-		{Program{PID: 7}, "unknown program (pid 7)", false},
-		{Program{Connection: 99}, "unknown program (connection 99)", false},
-	} {
-		if c.p.Key() != c.key || c.p.Rememberable() != c.remembered {
-			t.Errorf("%+v: %q %v", c.p, c.p.Key(), c.p.Rememberable())
-		}
-	}
-}
-
 func TestStore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "consents.json")
 	open := func() *Store {

@@ -160,6 +160,17 @@ const (
 	PromptCertificate PromptKind = "certificate"
 )
 
+// ProgramNote says what a program's name does not say.
+type ProgramNote string
+
+// The notes. Such a program's consent is not remembered.
+const (
+	NoteUnknown     ProgramNote = "unknown"     // which program it is could not be proved
+	NoteInterpreter ProgramNote = "interpreter" // it runs other programs, any of which may be asking
+	NoteRemote      ProgramNote = "remote"      // it passes on what comes from another machine or a container
+	NoteSandbox     ProgramNote = "sandbox"     // it runs in a sandbox or container
+)
+
 // Prompt is a question to the person. It is bound to a card, a certificate and
 // a lock epoch: a change of either ends it.
 type Prompt struct {
@@ -171,12 +182,14 @@ type Prompt struct {
 	Name        string     `json:"name,omitempty"`        // the person on the certificate
 	Host        string     `json:"host,omitempty"`
 	Program     string     `json:"program,omitempty"`
-	PinPad      bool       `json:"pin_pad"`
-	FinalTry    bool       `json:"final_try"` // PromptPINUnblock: of the PUK
-	CountLow    bool       `json:"count_low"`
-	ToBeChanged bool       `json:"to_be_changed"` // of some cards: not activated yet
-	MinPIN      int        `json:"min_pin,omitempty"`
-	MaxPIN      int        `json:"max_pin,omitempty"`
+	// ProgramNote is what the person should know of the program.
+	ProgramNote ProgramNote `json:"program_note,omitempty"`
+	PinPad      bool        `json:"pin_pad"`
+	FinalTry    bool        `json:"final_try"` // PromptPINUnblock: of the PUK
+	CountLow    bool        `json:"count_low"`
+	ToBeChanged bool        `json:"to_be_changed"` // of some cards: not activated yet
+	MinPIN      int         `json:"min_pin,omitempty"`
+	MaxPIN      int         `json:"max_pin,omitempty"`
 	// Candidates are the certificates to choose from (PromptCertificate) or
 	// those that the program may then use (PromptConsent).
 	Candidates []Certificate `json:"candidates,omitempty"`

@@ -58,6 +58,8 @@ type Program struct {
 	// Path is the executable, or "" where /proc/PID/exe is not the file that
 	// its path leads to (other mount namespace, deleted file) or cannot be read.
 	Path string
+	// Sandbox is what the program runs in.
+	Sandbox Sandbox
 }
 
 // String is the path, or Unknown.

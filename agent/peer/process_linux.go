@@ -98,6 +98,7 @@ func holds(pid int, uid uint32, wanted map[uint32]bool, found map[uint32]Program
 		return false
 	}
 	var path string
+	var in Sandbox
 	for fd, inode := range sockets(proc) {
 		if len(found) == len(wanted) {
 			break
@@ -106,11 +107,11 @@ func holds(pid int, uid uint32, wanted map[uint32]bool, found map[uint32]Program
 			continue
 		}
 		if !any {
-			path = executable(proc)
+			path, in = executable(proc), sandbox(proc)
 		}
 		// The number may have gone to another process in the meantime.
 		if now, ok := socketOf(fd); ok && now == inode {
-			found[inode] = Program{PID: pid, Path: path}
+			found[inode] = Program{PID: pid, Path: path, Sandbox: in}
 			any = true
 		}
 	}
