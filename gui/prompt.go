@@ -72,6 +72,9 @@ func (g *GUI) closePrompts() {
 func (w *promptWindow) content() fyne.CanvasObject {
 	t := w.gui.texts
 	rows := []fyne.CanvasObject{wrapped(t.Question(w.prompt))}
+	if note := t.Note(w.prompt); note != "" {
+		rows = append(rows, wrapped(note))
+	}
 	if w.prompt.Message != "" {
 		m := wrapped(w.prompt.Message)
 		m.Importance = widget.DangerImportance

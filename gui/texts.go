@@ -27,6 +27,7 @@ type Texts struct {
 	countLow                                  string
 	situations                                [unlocked + 1]string
 	errs                                      map[string]string // by code; others come from the agent
+	notes                                     map[control.ProgramNote]string
 }
 
 // TextsFor returns the texts for a locale such as "fi_FI.UTF-8"; English where
@@ -117,6 +118,9 @@ func (t Texts) Question(p control.Prompt) string {
 	return fmt.Sprintf(t.askPINFor, program, p.Host, who)
 }
 
+// Note is what the person should know of the program of a prompt, "" for nothing.
+func (t Texts) Note(p control.Prompt) string { return t.notes[p.ProgramNote] }
+
 // Error says what went wrong and what to do.
 func (t Texts) Error(err error) string {
 	var ce *control.Error
@@ -168,6 +172,12 @@ func english() Texts {
 			control.CodeNoCard:       "There is no card in the reader.",
 			control.CodeCardRemoved:  "The card was pulled out.",
 		},
+		notes: map[control.ProgramNote]string{
+			control.NoteUnknown:     "Which program it is could not be proved: allow it only if you have just started one.",
+			control.NoteInterpreter: "This program runs other programs: any of them may be asking.",
+			control.NoteRemote:      "This program passes on what comes from another machine or from a container.",
+			control.NoteSandbox:     "This program runs in a sandbox or container, perhaps with other files than yours.",
+		},
 	}
 }
 
@@ -210,6 +220,12 @@ func finnish() Texts {
 			control.CodeNoCard:       "Lukijassa ei ole korttia.",
 			control.CodeCardRemoved:  "Kortti otettiin pois lukijasta.",
 		},
+		notes: map[control.ProgramNote]string{
+			control.NoteUnknown:     "Ei voitu osoittaa, mikä ohjelma se on: salli se vain, jos olet juuri käynnistänyt jonkin.",
+			control.NoteInterpreter: "Tämä ohjelma ajaa muita ohjelmia: kysyjä voi olla mikä tahansa niistä.",
+			control.NoteRemote:      "Tämä ohjelma välittää sen, mitä tulee toiselta koneelta tai säiliöstä.",
+			control.NoteSandbox:     "Tämä ohjelma toimii hiekkalaatikossa tai säiliössä, ehkä muilla tiedostoilla kuin sinun.",
+		},
 	}
 }
 
@@ -251,6 +267,12 @@ func swedish() Texts {
 			control.CodePUKLocked:    "PUK-koden är låst. Beställ ett nytt kort.",
 			control.CodeNoCard:       "Det finns inget kort i läsaren.",
 			control.CodeCardRemoved:  "Kortet togs ut.",
+		},
+		notes: map[control.ProgramNote]string{
+			control.NoteUnknown:     "Det kunde inte bevisas vilket program det är: tillåt det bara om du nyss har startat ett.",
+			control.NoteInterpreter: "Det här programmet kör andra program: vilket som helst av dem kan fråga.",
+			control.NoteRemote:      "Det här programmet förmedlar det som kommer från en annan dator eller från en container.",
+			control.NoteSandbox:     "Det här programmet körs i en sandlåda eller container, kanske med andra filer än dina.",
 		},
 	}
 }

@@ -60,6 +60,7 @@ func commands() []command {
 		{"hosts", hostsUsage, "the hosts that get the card's certificate", runHosts},
 		{"trust", trustUsage, "make browsers trust the local roots of the listed hosts", runTrust},
 		{"why", "HOST", "which certificate a host would get, and why", runWhy},
+		{"consents", consentsUsage, "which programs may use a card where", runConsents},
 		{"profiles", profilesUsage, "what the agent has learned about hosts", runProfiles},
 		{"audit", "[--json]", "what the agent decided", runAudit},
 		{"testcard", testcardUsage, "test cards made with SoftHSM", runTestcard},

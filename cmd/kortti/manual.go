@@ -63,6 +63,8 @@ A probe ends where a person has to choose, where a page goes on by a form or scr
 	"trust status":    "Show which trust stores hold the local roots.",
 	"trust uninstall": "Take local roots out of all trust stores again.",
 	"trust print":     "Print the local root of a listed host, in PEM form.",
+	"consents list":   "List which program may use which card at which host, and for how long: until it is revoked, or until the card is locked or removed.",
+	"consents revoke": "Take a consent back by its ID, or all of them. The next request of the program is asked for again, also on a connection that is open.",
 	"profiles list":   "List what was learned about hosts, and why: that a host wants HTTP/1.1, or asks for the certificate after the request.",
 	"profiles reset":  "Forget what was learned about a host.",
 }

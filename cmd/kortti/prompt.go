@@ -220,13 +220,29 @@ func askConsent(ctx context.Context, std stdio, p control.Prompt) (control.Answe
 	if people == "" {
 		people = p.Name
 	}
+	sayNote(std, p)
 	ok, err := yes(ctx, std, fmt.Sprintf("May %s use the card of %s at %s? [y/N] ", p.Program, people, p.Host))
 	return control.Answer{Allow: &ok, Remember: ok}, err
+}
+
+// notes are what the person should know of a program.
+var notes = map[control.ProgramNote]string{
+	control.NoteUnknown:     "Which program it is could not be proved: allow it only if you have just started one.",
+	control.NoteInterpreter: "This program runs other programs: any of them may be asking.",
+	control.NoteRemote:      "This program passes on what comes from another machine or from a container.",
+	control.NoteSandbox:     "This program runs in a sandbox or container, perhaps with other files than yours.",
+}
+
+func sayNote(std stdio, p control.Prompt) {
+	if text := notes[p.ProgramNote]; text != "" {
+		fmt.Fprintln(std.err, text)
+	}
 }
 
 func askPIN(ctx context.Context, std stdio, p control.Prompt) (control.Answer, error) {
 	if p.Host != "" {
 		fmt.Fprintf(std.err, "Login to %s for %s\n", p.Host, p.Program)
+		sayNote(std, p)
 	}
 	if p.ToBeChanged {
 		fmt.Fprintln(std.err, "This card is not activated: its PIN has never been chosen. Press Ctrl-C and choose it with: kortti pin change")
