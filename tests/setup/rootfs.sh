@@ -4,16 +4,17 @@
 # never on the machine itself, where apt would start and enable them.
 #
 # Use: rootfs.sh bookworm | sid
-#   bookworm has all daemons, and OpenSC 0.23, as Debian 12 has it
-#   sid      has OpenSC 0.27 or later, which knows the current Finnish cards
+#   bookworm has all daemons and browsers, and OpenSC 0.23, as Debian 12 has it
+#   sid      has OpenSC 0.27 or later, which knows the current Finnish cards, and
+#            Node 24, which knows of proxies
 #
 # The folder's name is a hash of the suite's package list, so a changed list
 # makes a new one; older ones are removed.
 set -eu
 suite="${1:-}"
 case "$suite" in
-  bookworm) include="nginx-light apache2 chromium firefox-esr git libnss3-tools python3-minimal pcscd vsmartcard-vpcd opensc opensc-pkcs11 pcsc-tools curl libengine-pkcs11-openssl xvfb openbox xdotool x11-utils x11-apps xfce4-panel dbus dbus-x11 imagemagick libgl1-mesa-dri fonts-dejavu-core procps iproute2 util-linux" ;;
-  sid) include="pcscd vsmartcard-vpcd opensc opensc-pkcs11 pcsc-tools procps util-linux" ;;
+  bookworm) include="nginx-light apache2 chromium firefox-esr git libnss3-tools python3 libsofthsm2 pinentry-tty pcscd vsmartcard-vpcd opensc opensc-pkcs11 pcsc-tools curl libengine-pkcs11-openssl xvfb openbox xdotool x11-utils x11-apps xfce4-panel dbus dbus-x11 imagemagick libgl1-mesa-dri fonts-dejavu-core procps iproute2 util-linux" ;;
+  sid) include="nodejs libsofthsm2 pcscd vsmartcard-vpcd opensc opensc-pkcs11 pcsc-tools procps util-linux" ;;
   *) echo "use: rootfs.sh bookworm | sid" >&2; exit 2 ;;
 esac
 
