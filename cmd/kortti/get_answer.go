@@ -42,7 +42,7 @@ func whileAnswering(ctx context.Context, std stdio, c *control.Client, do func(c
 			return err
 		case q := <-raised:
 			// What went wrong is in the next question, or is what do ends with.
-			_ = answer(ctx, q.ctx, std, c, q.Prompt)
+			_ = answer(ctx, q.ctx, terminalPerson{std}, std, c, q.Prompt)
 		}
 	}
 }

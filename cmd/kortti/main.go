@@ -54,7 +54,7 @@ func commands() []command {
 		{"unlock", "[CARD]", "ask for the PIN and unlock the card", runUnlock},
 		{"lock", "[CARD]", "lock the card, or all cards", runLock},
 		{"pin", pinUsage, "a new PIN for the card, by the old one or the PUK", runPIN},
-		{"prompt", "[--once]", "answer the agent's questions on this terminal", runPrompt},
+		{"prompt", "[--once] [--pinentry]", "answer the agent's questions on this terminal, or by pinentry", runPrompt},
 		{"exec", "-- PROGRAM [ARG...]", "run a program so that it reaches listed hosts with the card", runExec},
 		{"get", "URL", "get a web page with the card", runGet},
 		{"hosts", hostsUsage, "the hosts that get the card's certificate", runHosts},

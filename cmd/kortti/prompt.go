@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -80,8 +79,17 @@ func runPrompt(ctx context.Context, std stdio, args []string) error {
 	fs := newFlags(std, "prompt", "")
 	socket := socketFlag(fs)
 	once := fs.Bool("once", false, "end after one answer")
+	window := pinentryFlag(fs)
 	if _, err := parse(fs, args); err != nil {
 		return err
+	}
+	var who person = terminalPerson{std}
+	if window.path != "" {
+		p, err := newPinentryPerson(ctx, window.path)
+		if err != nil {
+			return err
+		}
+		who = p
 	}
 	return withAgent(*socket, func(c *control.Client) error {
 		stream, err := c.Events(ctx, true)
@@ -108,7 +116,7 @@ func runPrompt(ctx context.Context, std stdio, args []string) error {
 			if q.Message == said && said != "" {
 				q.Message, q.CountLow = "", false
 			}
-			err := answer(ctx, q.ctx, std, c, q.Prompt)
+			err := answer(ctx, q.ctx, who, std, c, q.Prompt)
 			if *once && !notOurs(err) || errors.Is(err, errInputEnded) {
 				stream.Close()
 				for range queue { // until follow has ended
@@ -139,13 +147,13 @@ func notOurs(err error) bool {
 }
 
 // answer takes the lease of a prompt, asks the person while open lasts and sends
-// the answer.
-func answer(ctx, open context.Context, std stdio, c *control.Client, p control.Prompt) error {
+// the answer. std hears how it went.
+func answer(ctx, open context.Context, who person, std stdio, c *control.Client, p control.Prompt) error {
 	lease, err := c.Lease(ctx, p.ID)
 	if err != nil {
 		return err
 	}
-	a, err := ask(open, std, p)
+	a, err := ask(open, who, p)
 	if err != nil {
 		if ctx.Err() == nil && open.Err() != nil {
 			return err // there is nothing left to cancel
@@ -191,118 +199,4 @@ func withLengths(err error, p control.Prompt) error {
 		return &control.Error{Code: ce.Code, Message: ce.Message, Hint: hint}
 	}
 	return err
-}
-
-// ask puts one prompt to the person and returns the answer, without lease.
-func ask(ctx context.Context, std stdio, p control.Prompt) (control.Answer, error) {
-	if p.Message != "" {
-		fmt.Fprintln(std.err, p.Message)
-	}
-	switch p.Kind {
-	case control.PromptConsent:
-		return askConsent(ctx, std, p)
-	case control.PromptCertificate:
-		return askCertificate(ctx, std, p)
-	case control.PromptPIN:
-		return askPIN(ctx, std, p)
-	case control.PromptPINChange, control.PromptPINUnblock:
-		return askNewPIN(ctx, std, p)
-	}
-	return control.Answer{}, fmt.Errorf("this program is too old for a prompt of the kind %q; update it", p.Kind)
-}
-
-func askConsent(ctx context.Context, std stdio, p control.Prompt) (control.Answer, error) {
-	var names []string
-	for _, c := range p.Candidates {
-		names = append(names, c.Name)
-	}
-	people := strings.Join(names, " or ")
-	if people == "" {
-		people = p.Name
-	}
-	sayNote(std, p)
-	ok, err := yes(ctx, std, fmt.Sprintf("May %s use the card of %s at %s? [y/N] ", p.Program, people, p.Host))
-	return control.Answer{Allow: &ok, Remember: ok}, err
-}
-
-// notes are what the person should know of a program.
-var notes = map[control.ProgramNote]string{
-	control.NoteUnknown:     "Which program it is could not be proved: allow it only if you have just started one.",
-	control.NoteInterpreter: "This program runs other programs: any of them may be asking.",
-	control.NoteRemote:      "This program passes on what comes from another machine or from a container.",
-	control.NoteSandbox:     "This program runs in a sandbox or container, perhaps with other files than yours.",
-}
-
-func sayNote(std stdio, p control.Prompt) {
-	if text := notes[p.ProgramNote]; text != "" {
-		fmt.Fprintln(std.err, text)
-	}
-}
-
-func askPIN(ctx context.Context, std stdio, p control.Prompt) (control.Answer, error) {
-	if p.Host != "" {
-		fmt.Fprintf(std.err, "Login to %s for %s\n", p.Host, p.Program)
-		sayNote(std, p)
-	}
-	if p.ToBeChanged {
-		fmt.Fprintln(std.err, "This card is not activated: its PIN has never been chosen. Press Ctrl-C and choose it with: kortti pin change")
-	}
-	a, err := beforePIN(ctx, std, p)
-	if err != nil || p.PinPad {
-		return a, err
-	}
-	a.PIN, err = readPIN(ctx, std, fmt.Sprintf("PIN of %s: ", whose(p)))
-	return a, err
-}
-
-// beforePIN says what the person should know before entering a PIN, and has the
-// last try confirmed. What is typed on the reader needs no more.
-func beforePIN(ctx context.Context, std stdio, p control.Prompt) (control.Answer, error) {
-	a := control.Answer{}
-	switch {
-	case p.FinalTry:
-		question := "This is the LAST try: a wrong PIN locks the card. Go on? [y/N] "
-		if p.Kind == control.PromptPINUnblock {
-			question = "This may be the LAST try: a wrong PUK makes the card useless. Go on? [y/N] "
-		}
-		ok, err := yes(ctx, std, question)
-		if err != nil {
-			return a, err
-		}
-		if !ok {
-			return a, errPINCancelled
-		}
-		a.ConfirmFinal = true
-	case p.CountLow:
-		fmt.Fprintln(std.err, "The last PIN entered was wrong. Too many wrong PINs lock the card.")
-	}
-	if p.PinPad {
-		allow := true
-		a.Allow = &allow
-	}
-	return a, nil
-}
-
-// whose names the card of a prompt.
-func whose(p control.Prompt) string {
-	if p.Name == "" {
-		return p.CardLabel
-	}
-	return p.CardLabel + " (" + p.Name + ")"
-}
-
-func askCertificate(ctx context.Context, std stdio, p control.Prompt) (control.Answer, error) {
-	fmt.Fprintf(std.err, "Which certificate for %s?\n", p.Host)
-	for i, c := range p.Candidates {
-		fmt.Fprintf(std.err, "  %d  %s, %s, issued by %s\n", i+1, c.Name, short(c.SHA256), c.Issuer)
-	}
-	line, err := readLine(ctx, std, "Number (empty = none): ")
-	if err != nil {
-		return control.Answer{}, err
-	}
-	n, err := strconv.Atoi(line)
-	if err != nil || n < 1 || n > len(p.Candidates) {
-		return control.Answer{}, errPINCancelled
-	}
-	return control.Answer{Certificate: p.Candidates[n-1].SHA256, Remember: true}, nil
 }

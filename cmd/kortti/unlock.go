@@ -49,7 +49,7 @@ func answerOne(ctx context.Context, std stdio, c *control.Client, raise func() (
 		err := open.follow(stream, func(control.Prompt) {})
 		open.end(p.ID, control.CodeExpired, err.Error())
 	})
-	err = answer(ctx, while, std, c, p)
+	err = answer(ctx, while, terminalPerson{std}, std, c, p)
 	stream.Close()
 	following.Wait()
 	return err
