@@ -3,12 +3,17 @@ package agent
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -382,6 +387,8 @@ func TestUpstreamCertificates(t *testing.T) {
 	check(t, err)
 	past, err := fineidtest.New(fineidtest.Options{ECOnly: true, Now: func() time.Time { return time.Now().AddDate(-2, 0, 0) }})
 	check(t, err)
+	stranger, err := fineidtest.New(fineidtest.Options{ECOnly: true})
+	check(t, err)
 	anchors := filepath.Join(w.dir, "anchors.pem")
 	check(t, os.WriteFile(anchors, slices.Concat(w.pki.WebRootsPEM(), past.WebRootsPEM(), local.PEM()), 0o600))
 	_, err = w.client.PutHost(within(t), control.Host{
@@ -404,6 +411,9 @@ func TestUpstreamCertificates(t *testing.T) {
 		{"its local certificate", &local.Leaf, 502},
 		{"another name", made(w.pki, siteName), 502},
 		{"expired", made(past, victim), 502},
+		{"from an unknown CA", made(stranger, victim), 502},
+		{"signed by itself", w.forge(t, victim, nil, x509.ExtKeyUsageServerAuth), 502},
+		{"for clients", w.forge(t, victim, w.pki.Web, x509.ExtKeyUsageClientAuth), 502},
 		{"the right one", made(w.pki, victim), 200},
 	} {
 		before := w.count(t, "signatures")
@@ -418,4 +428,22 @@ func TestUpstreamCertificates(t *testing.T) {
 			t.Errorf("%s: %d signatures", test.name, n)
 		}
 	}
+}
+
+// forge makes a host's certificate from a CA, or signed by itself, for a usage.
+func (w *world) forge(t *testing.T, name string, from *fineidtest.CA, usage x509.ExtKeyUsage) *tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	check(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{usage},
+	}
+	issuer, signer := template, crypto.Signer(key)
+	if from != nil {
+		issuer, signer = from.Certificate, from.Key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, issuer, key.Public(), signer)
+	check(t, err)
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }

@@ -133,9 +133,7 @@ func (p *Proxy) serve(rp *httputil.ReverseProxy, w http.ResponseWriter, r *http.
 		}
 		explain(w, in, err)
 	}
-	// An answer without a type stays so; net/http would guess one.
-	w.Header()["Content-Type"] = nil
-	rp.ServeHTTP(w, r)
+	rp.ServeHTTP(newHeaderWriter(w, r), r)
 	if body.broken.Load() && w.Header().Get(errorHeader) == "" {
 		panic(http.ErrAbortHandler) // nobody knows where the next request begins
 	}
