@@ -17,7 +17,7 @@ type pinentryChoice struct{ path string }
 
 func pinentryFlag(fs *flagSet) *pinentryChoice {
 	var c pinentryChoice
-	fs.Var(&c, "pinentry", "ask by this pinentry `PROGRAM` instead of on the terminal (alone: $KORTTI_PINENTRY, or pinentry)")
+	fs.Var(&c, "pinentry", "ask by a pinentry program instead of on the terminal: $KORTTI_PINENTRY or pinentry, or another with --pinentry=PROGRAM")
 	return &c
 }
 

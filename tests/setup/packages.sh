@@ -9,11 +9,11 @@ set -eu
 case "${1:-}" in
   demo) why="to build the programs (C compiler) and to run the demo (SoftHSM test cards, curl)"
         want="gcc libc6-dev libsofthsm2 curl ca-certificates" ;;
-  test) why="to build and test everything (C compiler, X11 and GL headers for the tray, SoftHSM test cards, certutil, mmdebstrap for the tests' own root file system)"
+  test) why="to build and test everything (C compiler, X11 and GL headers for the tray, SoftHSM test cards, certutil, pinentry, mmdebstrap for the tests' own root file system)"
         want="gcc libc6-dev libsofthsm2 curl ca-certificates openssl git
               pkg-config libgl-dev libgles-dev libx11-dev libxcursor-dev libxrandr-dev
               libxinerama-dev libxi-dev libxxf86vm-dev libgl1-mesa-dri libegl1
-              libpcsclite1 mmdebstrap util-linux iproute2 uidmap libnss3-tools" ;;
+              libpcsclite1 mmdebstrap util-linux iproute2 uidmap libnss3-tools pinentry-curses" ;;
   *) echo "use: packages.sh demo | test" >&2; exit 2 ;;
 esac
 
