@@ -317,6 +317,7 @@ func TestNamesThatInject(t *testing.T) {
 // TestOversizedHeaders sends up to 100 MB of header and counts how much of it the
 // proxy takes.
 func TestOversizedHeaders(t *testing.T) {
+	many := strings.Repeat("x", 1000)
 	const most = 16 << 20 // what the kernel's buffers hold included
 	r := newRig(t, never(t))
 	for name, c := range map[string]struct {
@@ -324,14 +325,14 @@ func TestOversizedHeaders(t *testing.T) {
 		start string
 		more  string
 	}{
-		"request line":           {func() net.Conn { return r.dial() }, "GET http://other.test/", "x"},
-		"CONNECT":                {func() net.Conn { return r.dial() }, "CONNECT ", "x"},
-		"field":                  {func() net.Conn { return r.dial() }, "CONNECT other.test:443 HTTP/1.1\r\nX: ", "x"},
-		"fields":                 {func() net.Conn { return r.dial() }, "CONNECT other.test:443 HTTP/1.1\r\n", "X: y\r\n"},
-		"folded field":           {func() net.Conn { return r.dial() }, "CONNECT other.test:443 HTTP/1.1\r\nX: ", "x\r\n "},
-		"listed, request line":   {func() net.Conn { return r.cardTLS("http/1.1") }, "GET /", "x"},
-		"listed, field":          {func() net.Conn { return r.cardTLS("http/1.1") }, "GET / HTTP/1.1\r\nHost: card.test\r\nX: ", "x"},
-		"listed, fields":         {func() net.Conn { return r.cardTLS("http/1.1") }, "GET / HTTP/1.1\r\nHost: card.test\r\n", "X: y\r\n"},
+		"request line":           {func() net.Conn { return r.dial() }, "GET http://other.test/", many},
+		"CONNECT":                {func() net.Conn { return r.dial() }, "CONNECT ", many},
+		"field":                  {func() net.Conn { return r.dial() }, "CONNECT other.test:443 HTTP/1.1\r\nX: ", many},
+		"fields":                 {func() net.Conn { return r.dial() }, "CONNECT other.test:443 HTTP/1.1\r\n", "X: " + many + "\r\n"},
+		"folded field":           {func() net.Conn { return r.dial() }, "CONNECT other.test:443 HTTP/1.1\r\nX: ", many + "\r\n "},
+		"listed, request line":   {func() net.Conn { return r.cardTLS("http/1.1") }, "GET /", many},
+		"listed, field":          {func() net.Conn { return r.cardTLS("http/1.1") }, "GET / HTTP/1.1\r\nHost: card.test\r\nX: ", many},
+		"listed, fields":         {func() net.Conn { return r.cardTLS("http/1.1") }, "GET / HTTP/1.1\r\nHost: card.test\r\n", "X: " + many + "\r\n"},
 		"listed, no line at all": {func() net.Conn { return r.cardTLS("http/1.1") }, "", "\r\n"},
 	} {
 		conn := c.dial()
