@@ -412,6 +412,21 @@ func TestSituations(t *testing.T) {
 }
 
 // Every language must say everything that English says.
+// A program that runs others, or is not known, is called so.
+func TestNotesOnPrograms(t *testing.T) {
+	for _, locale := range []string{"en", "fi", "sv"} {
+		texts := TextsFor(locale)
+		if texts.Note(control.Prompt{}) != "" {
+			t.Errorf("%s: a note on nothing", locale)
+		}
+		for _, note := range []control.ProgramNote{control.NoteUnknown, control.NoteInterpreter, control.NoteRemote, control.NoteSandbox} {
+			if texts.Note(control.Prompt{ProgramNote: note}) == "" {
+				t.Errorf("%s: nothing on %s", locale, note)
+			}
+		}
+	}
+}
+
 func TestTextsAreWhole(t *testing.T) {
 	en := fmt.Sprintf("%+v", english())
 	for _, locale := range []string{"fi_FI.UTF-8", "sv"} {

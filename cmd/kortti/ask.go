@@ -19,6 +19,8 @@ type person interface {
 	yes(ctx context.Context, question string) (bool, error)
 	// pin has a PIN entered, never an empty one; the caller wipes it.
 	pin(ctx context.Context, question string) (control.Secret, error)
+	// ready returns when the person is about to type on the reader, as text says.
+	ready(ctx context.Context, text string) error
 	// choose returns the index of one of the choices.
 	choose(ctx context.Context, question string, choices []string) (int, error)
 }
@@ -34,6 +36,11 @@ func (t terminalPerson) yes(ctx context.Context, question string) (bool, error) 
 
 func (t terminalPerson) pin(ctx context.Context, question string) (control.Secret, error) {
 	return readPIN(ctx, t.std, question+": ")
+}
+
+func (t terminalPerson) ready(_ context.Context, text string) error {
+	t.tell(text)
+	return nil
 }
 
 func (t terminalPerson) choose(ctx context.Context, question string, choices []string) (int, error) {
@@ -150,6 +157,7 @@ func beforePIN(ctx context.Context, who person, p control.Prompt) (control.Answe
 	if p.PinPad {
 		allow := true
 		a.Allow = &allow
+		return a, who.ready(ctx, padWords(p.Kind))
 	}
 	return a, nil
 }

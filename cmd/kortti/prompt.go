@@ -168,9 +168,6 @@ func answer(ctx, open context.Context, who person, std stdio, c *control.Client,
 		return errors.Join(err, cancelErr)
 	}
 	a.LeaseToken = lease
-	if p.PinPad && a.Allow != nil {
-		fmt.Fprintln(std.err, padWords(p.Kind))
-	}
 	if _, err := c.Answer(ctx, p.ID, a); err != nil {
 		return withLengths(err, p)
 	}

@@ -138,6 +138,18 @@ func (p *pinentryPerson) pin(ctx context.Context, question string) (pin control.
 	return pin, nil
 }
 
+func (p *pinentryPerson) ready(ctx context.Context, text string) error {
+	ok := false
+	err := p.dialog(ctx, text, map[pinentry.Field]string{pinentry.OK: "OK", pinentry.Cancel: "Cancel"}, func(d *pinentry.Dialog) (err error) {
+		ok, err = d.Confirm()
+		return err
+	})
+	if err == nil && !ok {
+		err = errPINCancelled
+	}
+	return err
+}
+
 // choose shows one choice after another: pinentry has no lists.
 func (p *pinentryPerson) choose(ctx context.Context, question string, choices []string) (int, error) {
 	told := p.told
