@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/kortti-id/kortti/agent/consent"
 	"github.com/kortti-id/kortti/agent/control"
@@ -96,9 +97,41 @@ func (a *Agent) ask(ctx context.Context, question func(asker) (prompt.Question, 
 			return errNotAPage
 		}
 	default:
+		ctx, stop := whileThere(ctx, who.Gone)
+		defer stop()
 		err = a.desk.Ask(ctx, q)
 	}
 	return refusal(q.Kind, err)
+}
+
+// goneTime is how often it is looked whether a program is still there.
+const goneTime = time.Second
+
+// whileThere returns a context that ends when the program has gone, if it takes
+// gone to know that. stop must be called.
+func whileThere(ctx context.Context, gone func() bool) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var looking sync.WaitGroup
+	if gone != nil {
+		looking.Go(func() {
+			look := time.NewTicker(goneTime)
+			defer look.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-look.C:
+					if gone() {
+						cancel()
+					}
+				}
+			}
+		})
+	}
+	return ctx, func() {
+		cancel()
+		looking.Wait()
+	}
 }
 
 // refusal says of a PIN prompt that was cancelled what became of the card.

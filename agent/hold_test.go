@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -245,5 +247,62 @@ func TestHoldsAreForgotten(t *testing.T) {
 	h.wait()
 	if err := h.look(other); !errors.Is(err, prompt.ErrClosed) {
 		t.Error(err)
+	}
+}
+
+// TestProgramGoesInTheMiddle: the prompt of a program that has vanished while its
+// body is unread goes too.
+func TestProgramGoesInTheMiddle(t *testing.T) {
+	w := newWorld(t, "consent = \"always\"\n")
+	stream := w.attend(t)
+	upload := exec.CommandContext(within(t), "curl", "-sS", "--proxy", "http://"+w.Proxy(), "--cacert", w.root, "--http1.1",
+		"-H", "Expect:", "-T", "-", "https://"+siteName+"/")
+	upload.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.dir}
+	in, err := upload.StdinPipe()
+	check(t, err)
+	check(t, upload.Start())
+	_, err = io.WriteString(in, "the beginning of a body")
+	check(t, err)
+	p := next(t, stream, control.EventPrompt).Prompt
+	check(t, upload.Process.Kill())
+	_ = upload.Wait() // killed
+	in.Close()
+	if ev := next(t, stream, control.EventPromptClosed); ev.Prompt.ID != p.ID {
+		t.Errorf("%+v", ev)
+	}
+}
+
+// TestRevokedConsent: a consent that is taken back is asked for at the next
+// request, also on a connection that was there before.
+func TestRevokedConsent(t *testing.T) {
+	w := newWorld(t, "")
+	b, stream := w.browser(t), w.attend(t)
+	fetch := func() <-chan int {
+		end := make(chan int, 1)
+		go func() {
+			status, _, _ := b.load(t, "GET", "/", "")
+			end <- status
+		}()
+		return end
+	}
+	w.unlockNow(t)
+	next(t, stream, control.EventPrompt) // of unlockNow
+	first := fetch()
+	check(t, w.answer(t, next(t, stream, control.EventPrompt).Prompt.ID, control.Answer{Allow: &yes, Remember: true}))
+	for range 3 {
+		if status := <-first; status != 200 {
+			t.Fatal(status)
+		}
+		first = fetch()
+	}
+	<-first
+	check(t, w.client.DeleteConsent(within(t), ""))
+	again := fetch()
+	check(t, w.answer(t, next(t, stream, control.EventPrompt).Prompt.ID, control.Answer{Allow: &no}))
+	if status := <-again; status != 403 {
+		t.Error(status)
+	}
+	if s, n := w.count(t, "signatures"), w.desk.Raised(); s != 1 || n != 3 {
+		t.Errorf("%d signatures, %d prompts", s, n)
 	}
 }

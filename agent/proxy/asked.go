@@ -28,10 +28,17 @@ type Asked struct {
 	// CrossSite: a page of another origin makes the request, for itself, or the
 	// browser does ahead of time.
 	CrossSite bool
+	// Gone tells whether the program has closed its connection; nil where the
+	// request's context says so. net/http looks after the connection only when a
+	// body has been read, which here comes last.
+	Gone func() bool
 }
 
 func asked(r *http.Request, to target) Asked {
-	a := Asked{Peer: peerOf(r), Host: to.authority("443")}
+	a := Asked{Host: to.authority("443")}
+	if conn, ok := connOf(r); ok {
+		a.Peer = conn.peer
+	}
 	site, mode, dest := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Sec-Fetch-Mode"), r.Header.Get("Sec-Fetch-Dest")
 	a.Browser = site != "" || mode != "" || dest != ""
 	// What a browser fetches ahead is for nobody yet (Speculative Loading, "Sec-Purpose").
@@ -42,6 +49,9 @@ func asked(r *http.Request, to target) Asked {
 	a.CrossSite = !a.Navigation && (site == "cross-site" || site == "same-site" || ahead)
 	if origin := r.Header.Get("Origin"); origin != "" && !a.Browser && !strings.EqualFold(origin, "https://"+a.Host) {
 		a.Browser, a.CrossSite = true, true // an older browser, or one's WebSocket
+	}
+	if conn, ok := connOf(r); ok && r.ProtoMajor == 1 && r.Body != http.NoBody {
+		a.Gone = func() bool { return peer.Ended(conn) }
 	}
 	return a
 }

@@ -10,8 +10,6 @@ import (
 	"net/http/httputil"
 	"strings"
 	"sync"
-
-	"github.com/kortti-id/kortti/agent/peer"
 )
 
 // listedConn is a program's connection after CONNECT to a listed host.
@@ -114,15 +112,15 @@ func (p *Proxy) serveHost(w http.ResponseWriter, r *http.Request, to target, cha
 	p.forwardListed(w, r, ctx, to, change...)
 }
 
-// peerOf is who has sent a request.
-func peerOf(r *http.Request) peer.Peer {
+// connOf is the connection that a request has come on.
+func connOf(r *http.Request) (*programConn, bool) {
 	switch conn := r.Context().Value(connKey{}).(type) {
 	case *listedConn:
-		return conn.peer
+		return conn.programConn, true
 	case *programConn:
-		return conn.peer
+		return conn, true
 	}
-	return peer.Peer{} // no server of ours has such connections
+	return nil, false // no server of ours has others
 }
 
 // isFor checks all the places in which a request names its host.
