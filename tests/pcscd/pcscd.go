@@ -69,6 +69,44 @@ func MainWithPrograms(m *testing.M, packages []string, suites ...rootfs.Suite) {
 	os.Exit(status)
 }
 
+// kept is the folder in the shared one for what Keep keeps.
+const kept = "kept"
+
+// Keep keeps a file of a test inside, such as a screenshot, under a name of its
+// own in the folder that KORTTI_SCREENSHOTS names outside. Without that it keeps
+// nothing.
+func Keep(t testing.TB, name string, content []byte) {
+	t.Helper()
+	if os.Getenv("KORTTI_SCREENSHOTS") == "" {
+		return
+	}
+	if err := os.WriteFile(filepath.Join(rootfs.Shared, kept, name), content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// takeOut brings what Keep has kept out of the room.
+func takeOut(shared string) error {
+	dir := os.Getenv("KORTTI_SCREENSHOTS")
+	if dir == "" {
+		return nil
+	}
+	files, err := os.ReadDir(filepath.Join(shared, kept))
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		content, err := os.ReadFile(filepath.Join(shared, kept, f.Name()))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, f.Name()), content, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Program is the path of a program that MainWithPrograms built.
 func Program(name string) string { return filepath.Join(rootfs.Shared, name) }
 
@@ -83,6 +121,9 @@ func enter(packages []string, suites []rootfs.Suite) (status int, err error) {
 		if err := programs.Build(shared, packages...); err != nil {
 			return 0, err
 		}
+	}
+	if err := os.Mkdir(filepath.Join(shared, kept), 0o755); err != nil {
+		return 0, err
 	}
 	for _, suite := range suites {
 		cmd, err := rootfs.Enter(context.Background(), suite, shared, arguments()...)
@@ -99,7 +140,7 @@ func enter(packages []string, suites []rootfs.Suite) (status int, err error) {
 		}
 		status = max(status, cmd.ProcessState.ExitCode())
 	}
-	return status, nil
+	return status, takeOut(shared)
 }
 
 // settings are the tests' own variables in this process's environment, and the

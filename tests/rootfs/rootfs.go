@@ -89,8 +89,9 @@ exec chroot "$root" "$@"`
 // Enter prepares the running program to run again, with args, in a suite's root
 // file system, in mount, process and network namespaces of its own. It finds
 // the module's source in Source and starts in the folder there that corresponds
-// to the present one; the host's folder shared is seen as Shared. The loopback
-// device is down.
+// to the present one; the host's folder shared is seen as Shared. Test cards'
+// library, which cannot be compiled there, is in its user's cache if it is in
+// that of the host's (package softhsm). The loopback device is down.
 func Enter(ctx context.Context, suite Suite, shared string, args ...string) (*exec.Cmd, error) {
 	root, err := build(suite)
 	if err != nil {
@@ -113,7 +114,9 @@ mkdir -p "$root` + Source + `"
 mount --bind -o ro "$2" "$root` + Source + `"
 touch "$root/tmp/program"
 mount --bind "$3" "$root/tmp/program"
-mkdir "$root/tmp/home"
+cache="$root/tmp/home/.cache/kortti"
+mkdir -p "$cache"
+mount --bind -o ro "${root%/*}" "$cache"
 folder=$4; shift 4
 exec chroot "$root" sh -c 'cd "$0" && exec /tmp/program "$@"' "` + Source + `/$folder" "$@"`
 	all := append([]string{root, shared, source(), self, folder}, args...)
