@@ -1,16 +1,16 @@
 package proxy
 
 import (
-	"errors"
 	"io"
 	"net/http"
 	"sync/atomic"
 )
 
-// watchedBody is a request's body that notes whether it could be read.
+// watchedBody is a request's body that notes whether it could be read, as long
+// as anybody wanted it.
 type watchedBody struct {
 	io.ReadCloser
-	broken atomic.Bool
+	closed, broken atomic.Bool
 }
 
 // watchBody gives a copy of the request, whose body is watched if it has one;
@@ -26,10 +26,16 @@ func watchBody(r *http.Request) (*http.Request, *watchedBody) {
 
 func (b *watchedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF && !errors.Is(err, http.ErrBodyReadAfterClose) {
+	if err != nil && err != io.EOF && !b.closed.Load() {
 		b.broken.Store(true)
 	}
 	return n, err
+}
+
+// Close may come during a Read, which then fails.
+func (b *watchedBody) Close() error {
+	b.closed.Store(true)
+	return b.ReadCloser.Close()
 }
 
 var brokenBody = answer{http.StatusBadRequest, "bad-body", "the request's body is malformed or ended early", ""}

@@ -134,7 +134,7 @@ func (p *Proxy) serve(rp *httputil.ReverseProxy, w http.ResponseWriter, r *http.
 		explain(w, in, err)
 	}
 	rp.ServeHTTP(newHeaderWriter(w, r), r)
-	if body.broken.Load() && w.Header().Get(errorHeader) == "" {
+	if r.ProtoMajor == 1 && body.broken.Load() && w.Header().Get(errorHeader) == "" {
 		panic(http.ErrAbortHandler) // nobody knows where the next request begins
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/kortti-id/kortti/fineid/fineidtest"
 	"github.com/kortti-id/kortti/tlsclient"
@@ -23,7 +24,8 @@ import (
 // hostileHost is a host that says whatever the test wants, below HTTP.
 type hostileHost struct {
 	*rig
-	wrote chan int // how much of each answer went out
+	transport *tlsclient.Transport
+	wrote     chan int // how much of each answer went out
 }
 
 // newHostileHost starts a proxy whose listed host reads a request's header and
@@ -56,16 +58,16 @@ func newHostileHost(t *testing.T, answers map[string]func() io.Reader) *hostileH
 	})
 	anchors := x509.NewCertPool()
 	anchors.AppendCertsFromPEM(pki.WebRootsPEM())
-	transport := tlsclient.New(tlsclient.Config{Source: tlsclient.Static(), HostSettings: func(string, string) tlsclient.HostSettings {
+	h.transport = tlsclient.New(tlsclient.Config{Source: tlsclient.Static(), HostSettings: func(string, string) tlsclient.HostSettings {
 		return tlsclient.HostSettings{Allowed: true, Address: l.Addr().String(), RootCAs: anchors}
 	}})
 	t.Cleanup(func() {
-		transport.Close()
+		h.transport.Close()
 		l.Close()
 		serving.Wait()
 	})
 	h.rig = newRig(t, never(t), func(c *Config) {
-		c.Transport = transport
+		c.Transport = h.transport
 		c.Explain = func(err error) (int, string, string, string) {
 			var up *tlsclient.UpstreamError
 			if !errors.As(err, &up) {
@@ -75,6 +77,17 @@ func newHostileHost(t *testing.T, answers map[string]func() io.Reader) *hostileH
 		}
 	})
 	return h
+}
+
+// forget waits until the transport has noticed that the host has closed its
+// connections: a request on one of those fails, rightly.
+func (h *hostileHost) forget(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(patience); h.transport.Counters().Connections > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("connections that the host has closed are kept")
+		}
+	}
 }
 
 func (h *hostileHost) speak(c net.Conn, answers map[string]func() io.Reader) {
@@ -145,6 +158,7 @@ func TestHostileAnswers(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		for i, c := range tests {
 			t.Run(fmt.Sprintf("%s, HTTP/2 %v", c.name, http2), func(t *testing.T) {
+				h.forget(t)
 				resp, err := h.client(http2).Do(request(t, "GET", fmt.Sprint("https://card.test/", i), nil))
 				if err != nil && c.body == cutOff {
 					return // before the first byte of its body
@@ -194,18 +208,21 @@ func TestEndlessAnswers(t *testing.T) {
 		"/chunks": then("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", without("400\r\n"+strings.Repeat("x", 0x400)+"\r\n")),
 	})
 	for _, path := range []string{"/line", "/field", "/fields"} {
+		h.forget(t)
 		resp, _ := fetch(t, h.client(false), request(t, "GET", "https://card.test"+path, nil))
 		if n := <-h.wrote; resp.StatusCode != 502 || resp.Header.Get(errorHeader) != "upstream" || n > most {
 			t.Errorf("%s: %s %s after %d bytes", path, resp.Status, resp.Header.Get(errorHeader), n)
 		}
 	}
 	for _, http2 := range []bool{false, true} {
+		h.forget(t)
 		resp, body := fetch(t, h.client(http2), request(t, "GET", "https://card.test/bomb", nil))
 		if <-h.wrote; resp.Header.Get("Content-Encoding") != "gzip" || body != bomb.String() {
 			t.Errorf("a compressed body was touched: %v, %d bytes", resp.Header, len(body))
 		}
 		// These go on for as long as the program listens, and no longer.
 		for _, path := range []string{"/hints", "/chunks"} {
+			h.forget(t)
 			ctx, cancel := context.WithCancel(t.Context())
 			resp, err := h.client(http2).Do(request(t, "GET", "https://card.test"+path, nil).WithContext(ctx))
 			if err == nil {
