@@ -237,24 +237,3 @@ func TestEndlessAnswers(t *testing.T) {
 		}
 	}
 }
-
-// TestAnswerThatNobodyAskedFor has a host answer twice: the second must not
-// reach the next request.
-func TestAnswerThatNobodyAskedFor(t *testing.T) {
-	one := "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
-	h := newHostileHost(t, map[string]func() io.Reader{
-		"/first":  func() io.Reader { return strings.NewReader(one + "first" + one + "wrong") },
-		"/second": func() io.Reader { return strings.NewReader(one + "right") },
-	})
-	for range 20 {
-		client := h.client(false)
-		resp, body := fetch(t, client, request(t, "GET", "https://card.test/first", nil))
-		if resp.StatusCode == 200 && body != "first" {
-			t.Fatalf("the answer of another request: %q", body)
-		}
-		resp, body = fetch(t, client, request(t, "GET", "https://card.test/second", nil))
-		if resp.StatusCode == 200 && body != "right" {
-			t.Fatalf("the answer of another request: %q", body)
-		}
-	}
-}
