@@ -106,9 +106,10 @@ func TestHoldingPages(t *testing.T) {
 	p = next(t, stream, control.EventPrompt).Prompt
 	b.holding(t, "Enter your PIN")
 	check(t, w.answer(t, p.ID, control.Answer{PIN: pin(rightPIN)}))
-	if body := b.want(t, "GET", navigate, 200, ""); !strings.HasPrefix(body, "999") {
-		t.Error(body)
-	}
+	waitFor(t, "the page itself", func() bool {
+		_, _, body := b.load(t, "GET", "/", navigate)
+		return strings.HasPrefix(body, "999")
+	})
 	if status := <-sub; status != 200 {
 		t.Errorf("an image of the page: %d", status)
 	}

@@ -75,16 +75,19 @@ func newTerminal(t *testing.T) *terminal {
 func (tm *terminal) until(text string) {
 	tm.t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		tm.mu.Lock()
-		seen := bytes.Contains(tm.shown.Bytes(), []byte(text))
-		tm.mu.Unlock()
-		if seen {
+		if tm.shows(text) {
 			return
 		}
 		if time.Now().After(deadline) {
-			tm.t.Fatalf("%q is not shown: %q", text, tm.shown.String())
+			tm.t.Fatalf("%q is not shown", text)
 		}
 	}
+}
+
+func (tm *terminal) shows(text string) bool {
+	tm.mu.Lock()
+	defer tm.mu.Unlock()
+	return bytes.Contains(tm.shown.Bytes(), []byte(text))
 }
 
 func (tm *terminal) press(keys string) {
@@ -94,75 +97,88 @@ func (tm *terminal) press(keys string) {
 	}
 }
 
-// TestCurses asks by the real pinentry-curses.
-func TestCurses(t *testing.T) {
-	tm := newTerminal(t)
-	begin := func(ctx context.Context) *Dialog {
-		t.Helper()
-		d, err := Start(ctx, Config{Path: "pinentry-curses", TTY: tm.name, TTYType: "xterm", Locale: "C.UTF-8"})
-		if err != nil {
+// asking is a question that the real pinentry-curses shows on a terminal of its
+// own.
+type asking struct {
+	*terminal
+	*Dialog
+	end chan result
+}
+
+type result struct {
+	pin string
+	ok  bool
+	err error
+}
+
+func askByCurses(ctx context.Context, t *testing.T, ask func(*Dialog) result) asking {
+	t.Helper()
+	a := asking{terminal: newTerminal(t), end: make(chan result, 1)}
+	var err error
+	if a.Dialog, err = Start(ctx, Config{Path: "pinentry-curses", TTY: a.name, TTYType: "xterm", Locale: "C.UTF-8"}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Close)
+	for f, text := range map[Field]string{Description: "Kortti asks for ÄILI", Prompt: "PIN:", OK: "Allow", Cancel: "Deny"} {
+		if err := a.Set(f, text); err != nil {
 			t.Fatal(err)
 		}
-		for f, text := range map[Field]string{Description: "Kortti asks for ÄILI", Prompt: "PIN:", OK: "Allow", Cancel: "Deny"} {
-			if err := d.Set(f, text); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return d
 	}
-	type result struct {
-		pin string
-		ok  bool
-		err error
-	}
-	end := make(chan result, 1)
+	go func() { a.end <- ask(a.Dialog) }()
+	a.until("asks for ÄILI")
+	return a
+}
 
-	d := begin(t.Context())
-	go func() {
+// answer types until there is a result: what is typed before the program has
+// finished drawing it throws away, all of it.
+func (a asking) answer(keys string) result {
+	a.t.Helper()
+	for range int(patience / time.Second) {
+		a.press(keys)
+		select {
+		case r := <-a.end:
+			return r
+		case <-time.After(time.Second):
+		}
+	}
+	a.t.Fatal("nobody heard the answer")
+	panic("unreachable")
+}
+
+// TestCurses asks by the real pinentry-curses.
+func TestCurses(t *testing.T) {
+	pin := func(d *Dialog) result {
 		pin, err := d.PIN()
-		end <- result{pin: string(pin), err: err}
-	}()
-	tm.until("asks for ÄILI")
-	tm.press("1234\r")
-	if r := <-end; r.pin != "1234" || r.err != nil {
-		t.Errorf("%+v", r)
+		return result{pin: string(pin), err: err}
 	}
-	d.Close()
-	if bytes.Contains(tm.shown.Bytes(), []byte("1234")) {
-		t.Error("the PIN was shown")
+	confirm := func(d *Dialog) result {
+		ok, err := d.Confirm()
+		return result{ok: ok, err: err}
 	}
-
-	for keys, want := range map[string]result{"\r": {ok: true}, "\t\r": {}} {
-		tm.mu.Lock()
-		tm.shown.Reset()
-		tm.mu.Unlock()
-		d := begin(t.Context())
-		go func() {
-			ok, err := d.Confirm()
-			end <- result{ok: ok, err: err}
-		}()
-		tm.until("Deny")
-		tm.press(keys)
-		if r := <-end; r.ok != want.ok || r.err != nil && !errors.Is(r.err, ErrCancelled) {
-			t.Errorf("%q: %+v, want %+v", keys, r, want)
+	t.Run("PIN", func(t *testing.T) {
+		a := askByCurses(t.Context(), t, pin)
+		if r := a.answer("1234\r"); r.pin != "1234" || r.err != nil {
+			t.Errorf("%+v", r)
 		}
-		d.Close()
-	}
-
-	// The question is taken away: the program ends.
-	tm.mu.Lock()
-	tm.shown.Reset()
-	tm.mu.Unlock()
-	ctx, cancel := context.WithCancel(t.Context())
-	d = begin(ctx)
-	go func() {
-		_, err := d.PIN()
-		end <- result{err: err}
-	}()
-	tm.until("asks for ÄILI")
-	cancel()
-	if r := <-end; !errors.Is(r.err, context.Canceled) {
-		t.Errorf("%+v", r)
-	}
-	d.Close()
+	})
+	t.Run("yes", func(t *testing.T) {
+		a := askByCurses(t.Context(), t, confirm)
+		if r := a.answer("\r"); !r.ok || r.err != nil {
+			t.Errorf("%+v", r)
+		}
+	})
+	t.Run("no", func(t *testing.T) {
+		a := askByCurses(t.Context(), t, confirm)
+		if r := a.answer("\t\r"); r.ok || r.err != nil && !errors.Is(r.err, ErrCancelled) {
+			t.Errorf("%+v", r)
+		}
+	})
+	t.Run("taken away", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		a := askByCurses(ctx, t, pin)
+		cancel()
+		if r := <-a.end; !errors.Is(r.err, context.Canceled) {
+			t.Errorf("%+v", r)
+		}
+	})
 }

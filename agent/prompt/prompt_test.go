@@ -449,9 +449,9 @@ func TestPauseGrows(t *testing.T) {
 		}
 		pauseIs := func(want time.Duration) {
 			t.Helper()
-			time.Sleep(want - 1)
+			time.Sleep(want - time.Nanosecond)
 			tb.ended(tb.ask(t.Context(), q), ErrPaused)
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 		}
 		for _, pause := range []time.Duration{Pause, 2 * Pause, 4 * Pause, 8 * Pause, 16 * Pause, 32 * Pause, LongPause, LongPause} {
 			refuse()

@@ -58,7 +58,7 @@ func TestAskByPinentry(t *testing.T) {
 	}{
 		{"PIN", control.Prompt{Kind: control.PromptPIN, CardLabel: "kortti", Host: "a.fi", Program: "/usr/bin/python3", ProgramNote: control.NoteInterpreter, Message: "wrong PIN"}, []string{"D 1234;OK"},
 			func(a control.Answer) bool { return string(a.PIN) == "1234" && !a.ConfirmFinal }, nil,
-			[]string{"SETTITLE Kortti", "SETDESC wrong PIN%0A%0ALogin to a.fi for /usr/bin/python3%0A%0AThis program runs other programs: any of them may be asking.%0A%0APIN of kortti", "GETPIN"}},
+			[]string{"SETTIMEOUT 600", "SETTITLE Kortti", "SETDESC wrong PIN%0A%0ALogin to a.fi for /usr/bin/python3%0A%0AThis program runs other programs: any of them may be asking.%0A%0APIN of kortti", "GETPIN"}},
 		{"no PIN", control.Prompt{Kind: control.PromptPIN}, []string{"OK"}, nil, errPINCancelled, nil},
 		{"PIN cancelled", control.Prompt{Kind: control.PromptPIN}, []string{cancel}, nil, errPINCancelled, nil},
 		{"last try", control.Prompt{Kind: control.PromptPIN, FinalTry: true}, []string{yes, "D 1234;OK"},

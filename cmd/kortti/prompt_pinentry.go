@@ -88,9 +88,11 @@ func (p *pinentryPerson) dialog(ctx context.Context, question string, fields map
 	defer d.Close()
 	description := strings.Join(append(p.told, question), "\n\n")
 	p.told = nil
-	for _, f := range []pinentry.Field{pinentry.Title, pinentry.Description, pinentry.Prompt, pinentry.OK, pinentry.Cancel, pinentry.NotOK} {
+	for _, f := range []pinentry.Field{pinentry.Seconds, pinentry.Title, pinentry.Description, pinentry.Prompt, pinentry.OK, pinentry.Cancel, pinentry.NotOK} {
 		text, ok := fields[f]
 		switch {
+		case f == pinentry.Seconds: // some give up after a minute; the agent ends what nobody answers
+			text, ok = "600", true
 		case f == pinentry.Title:
 			text, ok = "Kortti", true
 		case f == pinentry.Description:
