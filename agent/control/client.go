@@ -55,6 +55,18 @@ func (c *Client) Settings(ctx context.Context) (Settings, error) {
 	return get[Settings](ctx, c, "/v1/settings")
 }
 
+// PutSettings changes settings, in managed.toml, and returns those that are in
+// force then.
+func (c *Client) PutSettings(ctx context.Context, change SettingsChange) (Settings, error) {
+	return call[Settings](ctx, c, http.MethodPut, "/v1/settings", change)
+}
+
+// Reload has the agent read its files again. If it returns an error, nothing has
+// changed.
+func (c *Client) Reload(ctx context.Context) (Reload, error) {
+	return call[Reload](ctx, c, http.MethodPost, "/v1/reload", nil)
+}
+
 // Unlock asks the agent to raise a PIN prompt and returns it; the caller, or any
 // other front end, then leases and answers it.
 func (c *Client) Unlock(ctx context.Context, sel CardSelection) (Prompt, error) {
@@ -128,6 +140,11 @@ func (c *Client) DeleteHost(ctx context.Context, name string) error {
 // Consents returns the consents in force.
 func (c *Client) Consents(ctx context.Context) ([]Consent, error) {
 	return get[[]Consent](ctx, c, "/v1/consents")
+}
+
+// Consent returns one consent.
+func (c *Client) Consent(ctx context.Context, id string) (Consent, error) {
+	return get[Consent](ctx, c, "/v1/consents/"+url.PathEscape(id))
 }
 
 // Profiles returns what was learned about hosts.

@@ -59,6 +59,8 @@ type Counters struct {
 	HandshakesResumed uint64 `json:"handshakes_resumed"`
 	Requests          uint64 `json:"requests"`
 	UpstreamErrors    uint64 `json:"upstream_errors"`
+	// Connections to listed hosts are open now.
+	Connections int `json:"connections"`
 }
 
 // Cards is the answer to GET /v1/cards.
@@ -282,6 +284,30 @@ type Settings struct {
 	Upstream string `json:"upstream"`
 	// Listeners lead to one listed host each.
 	Listeners []Listener `json:"listeners"`
+	// Fixed are those of SettingIdleLock and SettingUpstream that kortti.toml
+	// sets, so that PUT /v1/settings cannot change them.
+	Fixed []string `json:"fixed"`
+}
+
+// The settings that PUT /v1/settings changes.
+const (
+	SettingIdleLock = "idle_lock"
+	SettingUpstream = "upstream"
+)
+
+// SettingsChange is the body of PUT /v1/settings: what to change, in
+// managed.toml. What is nil stays as it is. Where kortti.toml sets one of them,
+// nothing is changed, and the answer is CodeConfigWins.
+type SettingsChange struct {
+	IdleLock *string `json:"idle_lock,omitempty"` // a Go duration, or "0"
+	Upstream *string `json:"upstream,omitempty"`  // may hold a user name and a password
+}
+
+// Reload is the answer to POST /v1/reload: what is different now, and what
+// stays as it was until the agent is started again. Both are for people.
+type Reload struct {
+	Changed []string `json:"changed"`
+	Kept    []string `json:"kept"`
 }
 
 // Listener is an address whose requests all go to one listed host.
