@@ -260,7 +260,7 @@ func TestExplain(t *testing.T) {
 		{fmt.Errorf("x: %w", card.ErrLocked), 503, control.CodeLocked, true},
 		{&tlsclient.ChoiceError{Err: tlsclient.ErrNoCertificate}, 503, "no-certificate", true},
 		{prompt.ErrNoFrontEnd, 503, control.CodeNoFrontEnd, true},
-		{&config.FixedError{Name: "a", File: "f"}, 409, control.CodeConfigWins, true},
+		{&config.FixedError{What: "a", File: "f"}, 409, control.CodeConfigWins, true},
 		{&tlsclient.UpstreamError{Host: "a:443", Op: "connect", Err: errors.New("refused")}, 502, "upstream-unreachable", true},
 		{&tlsclient.UpstreamError{Host: "a:443", Op: "request", Err: context.DeadlineExceeded}, 504, "timeout", false},
 		{errors.New("odd"), 500, "failed", false},

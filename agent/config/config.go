@@ -20,7 +20,6 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/kortti-id/kortti/agent/control"
-	"github.com/kortti-id/kortti/agent/upstream"
 )
 
 // Defaults of the configuration file.
@@ -29,14 +28,15 @@ const (
 	DefaultIdleLock = 15 * time.Minute
 )
 
-// maxSocketPath is the room in sockaddr_un.sun_path, less the final NUL (unix(7)).
-const maxSocketPath = 107
-
 // Config is a read configuration. It is not changed after Load, except Hosts,
 // which is safe for concurrent use.
 type Config struct {
 	// File is the kortti.toml that was read, or would have been.
-	File    string
+	File string
+	// named tells that File must be there.
+	named bool
+	// Fixed are the settings of control.SettingsChange that File sets.
+	Fixed   []string
 	Card    Card
 	Proxy   Proxy
 	Control Control
@@ -75,8 +75,8 @@ type file struct {
 		IdleLock any      `toml:"idle_lock"` // a string, or the number 0
 	} `toml:"card"`
 	Proxy struct {
-		Listen   string `toml:"listen"`
-		Upstream string `toml:"upstream"`
+		Listen   string  `toml:"listen"`
+		Upstream *string `toml:"upstream"`
 	} `toml:"proxy"`
 	Control struct {
 		Socket string `toml:"socket"`
@@ -128,28 +128,6 @@ func (f fileListener) read() (Listener, error) {
 	return l, nil
 }
 
-// DefaultFile returns $XDG_CONFIG_HOME/kortti/kortti.toml.
-func DefaultFile() (string, error) {
-	dir, err := os.UserConfigDir()
-	if err != nil {
-		return "", fmt.Errorf("find the configuration directory: %w", err)
-	}
-	return filepath.Join(dir, "kortti", "kortti.toml"), nil
-}
-
-// DefaultState returns $XDG_STATE_HOME/kortti, where roots, consents, choices
-// and the audit file live.
-func DefaultState() (string, error) {
-	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
-		return filepath.Join(dir, "kortti"), nil
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "", fmt.Errorf("find the state directory: %w", err)
-	}
-	return filepath.Join(home, ".local", "state", "kortti"), nil
-}
-
 // Load reads path and the managed.toml beside it. The path "" means the default
 // file, which may be missing; a file that is named must be there.
 func Load(path string) (*Config, error) {
@@ -164,6 +142,13 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	return load(path, named)
+}
+
+// Again reads the same files anew; c stays as it is.
+func (c *Config) Again() (*Config, error) { return load(c.File, c.named) }
+
+func load(path string, named bool) (*Config, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil && (named || !errors.Is(err, os.ErrNotExist)) {
 		return nil, fmt.Errorf("read the configuration: %w", err)
@@ -172,8 +157,12 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.named = named
 	if cfg.Hosts, err = loadHosts(path, hosts); err != nil {
 		return nil, err
+	}
+	if err := cfg.useManaged(cfg.Hosts.settings); err != nil {
+		return nil, inFile(cfg.Hosts.managedFile, err)
 	}
 	for _, l := range cfg.Listeners {
 		if _, listed := cfg.Hosts.Lookup(l.Host, l.Port); !listed {
@@ -186,42 +175,29 @@ func Load(path string) (*Config, error) {
 	return cfg, nil
 }
 
-// Socket returns the control socket's path. It is an error of its own, not of
-// Load, because what needs no agent must work without XDG_RUNTIME_DIR.
-func (c *Config) Socket() (string, error) {
-	path := c.Control.Socket
-	if path == "" {
-		var err error
-		if path, err = control.DefaultSocket(); err != nil {
-			return "", err
-		}
-	}
-	if len(path) > maxSocketPath {
-		return "", fmt.Errorf("the control socket's path %q is longer than the system allows (%d bytes); set a shorter [control] socket", path, maxSocketPath)
-	}
-	return path, nil
-}
-
 // parse reads the content of the kortti.toml at path; the files that it names
 // are not opened.
 func parse(path string, raw []byte) (*Config, []fileHost, error) {
 	var f file
 	f.Card.Modules = []string{"auto"}
-	f.Card.IdleLock = DefaultIdleLock.String()
 	f.Proxy.Listen = DefaultListen
 	if err := decode(path, raw, &f); err != nil {
 		return nil, nil, err
 	}
-	cfg := &Config{File: path, Proxy: Proxy{Listen: f.Proxy.Listen, Upstream: f.Proxy.Upstream}, Control: Control{Socket: f.Control.Socket}}
-	cfg.Card.Modules = f.Card.Modules
-	idle, err := parseIdle(f.Card.IdleLock)
-	cfg.Card.IdleLock = idle
-	problems := []error{err, checkModules(f.Card.Modules), inTable("[proxy]", checkLoopback(f.Proxy.Listen))}
+	cfg := &Config{File: path, Proxy: Proxy{Listen: f.Proxy.Listen}, Control: Control{Socket: f.Control.Socket}}
+	cfg.Card = Card{Modules: f.Card.Modules, IdleLock: DefaultIdleLock}
+	problems := []error{
+		checkModules(f.Card.Modules), inTable("[proxy]", checkLoopback(f.Proxy.Listen)),
+		cfg.setIdle(f.Card.IdleLock), cfg.setUpstream(f.Proxy.Upstream),
+	}
+	if f.Card.IdleLock != nil {
+		cfg.Fixed = append(cfg.Fixed, control.SettingIdleLock)
+	}
+	if f.Proxy.Upstream != nil {
+		cfg.Fixed = append(cfg.Fixed, control.SettingUpstream)
+	}
 	if f.Control.Socket != "" && !filepath.IsAbs(f.Control.Socket) {
 		problems = append(problems, fmt.Errorf("[control] socket %q must be an absolute path", f.Control.Socket))
-	}
-	if err := upstream.Check(f.Proxy.Upstream); err != nil {
-		problems = append(problems, fmt.Errorf("[proxy] upstream: %w", err))
 	}
 	for _, table := range f.Listener {
 		l, err := table.read()
@@ -277,20 +253,6 @@ func inFile(path string, problems ...error) error {
 		}
 	}
 	return errors.Join(all...)
-}
-
-func parseIdle(value any) (time.Duration, error) {
-	switch v := value.(type) {
-	case int64:
-		if v == 0 {
-			return 0, nil
-		}
-	case string:
-		if d, err := time.ParseDuration(v); err == nil && d >= 0 {
-			return d, nil
-		}
-	}
-	return 0, fmt.Errorf(`[card] idle_lock %v: want a time such as "15m", or 0 for never`, value)
 }
 
 func checkModules(modules []string) error {

@@ -105,6 +105,14 @@ func (h Host) String() string {
 	return h.Name + ":" + h.Port
 }
 
+// Equal tells whether two entries of the same name say the same; in which file
+// they stand makes no difference.
+func (h Host) Equal(o Host) bool {
+	same := h.Roots == nil && o.Roots == nil || h.Roots != nil && o.Roots != nil && h.Roots.Equal(o.Roots)
+	h.Roots, o.Roots, h.Managed, o.Managed = nil, nil, false, false
+	return same && h == o
+}
+
 // Dial is where to connect for a request to host and port.
 func (h Host) Dial(host, port string) string {
 	if h.Address == "" {

@@ -11,33 +11,43 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"github.com/kortti-id/kortti/agent/control"
 	"github.com/kortti-id/kortti/agent/internal/atomicfile"
 )
 
 // ErrNotListed tells that no host is listed under that name.
 var ErrNotListed = errors.New("host is not listed")
 
-// FixedError tells that a host stands in kortti.toml, which the program never
-// writes and which wins over managed.toml.
-type FixedError struct{ Name, File string }
+// FixedError tells that a host or setting stands in kortti.toml, which the
+// program never writes and which wins over managed.toml.
+type FixedError struct{ What, File string }
 
 func (e *FixedError) Error() string {
-	return fmt.Sprintf("host %s is set in %s, which wins", e.Name, e.File)
+	return fmt.Sprintf("%s is set in %s, which wins", e.What, e.File)
 }
 
-// Hosts is the list of hosts: those of kortti.toml, which stay as they are, and
-// those of managed.toml, which Put and Delete change. It is safe for concurrent
-// use.
+func fixedHost(name, file string) error { return &FixedError{What: "host " + name, File: file} }
+
+// Hosts is the list of hosts: those of kortti.toml, which only Replace changes,
+// and those of managed.toml, which Put and Delete change. It keeps the rest of
+// managed.toml too. It is safe for concurrent use.
 type Hosts struct {
 	file        string // kortti.toml
 	managedFile string
 
-	mu      sync.RWMutex // guards managed, and the file behind it
-	fixed   []Host       // not changed
-	managed []Host
+	mu       sync.RWMutex // guards what follows, and the file managed.toml
+	fixed    []Host
+	managed  []Host
+	settings managedSettings
 }
 
 type managedFile struct {
+	Card struct {
+		IdleLock *string `toml:"idle_lock,omitempty"`
+	} `toml:"card,omitempty"`
+	Proxy struct {
+		Upstream *string `toml:"upstream,omitempty"`
+	} `toml:"proxy,omitempty"`
 	Host []fileHost `toml:"host"`
 }
 
@@ -64,6 +74,7 @@ func loadHosts(path string, tables []fileHost) (*Hosts, error) {
 	for i := range h.managed {
 		h.managed[i].Managed = true
 	}
+	h.settings = managedSettings{f.Card.IdleLock, f.Proxy.Upstream}
 	return h, nil
 }
 
@@ -131,7 +142,7 @@ func (h *Hosts) Put(host Host) (Host, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if find(h.fixed, host.String()) >= 0 {
-		return Host{}, &FixedError{Name: host.String(), File: h.file}
+		return Host{}, fixedHost(host.String(), h.file)
 	}
 	host.Managed = true
 	next := slices.Clone(h.managed)
@@ -140,7 +151,7 @@ func (h *Hosts) Put(host Host) (Host, error) {
 	} else {
 		next = append(next, host)
 	}
-	return host, h.save(next)
+	return host, h.save(next, h.settings)
 }
 
 // Delete takes a host off managed.toml: ErrNotListed when no file lists it, and
@@ -149,18 +160,43 @@ func (h *Hosts) Delete(name string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if find(h.fixed, name) >= 0 {
-		return &FixedError{Name: name, File: h.file}
+		return fixedHost(name, h.file)
 	}
 	i := find(h.managed, name)
 	if i < 0 {
 		return fmt.Errorf("%s: %w", name, ErrNotListed)
 	}
-	return h.save(slices.Delete(slices.Clone(h.managed), i, i+1))
+	return h.save(slices.Delete(slices.Clone(h.managed), i, i+1), h.settings)
 }
 
-// save writes managed.toml and, when that worked, takes the list over.
-func (h *Hosts) save(next []Host) error {
+// Replace takes over what other holds, which was read from the same files.
+func (h *Hosts) Replace(other *Hosts) {
+	other.mu.RLock()
+	fixed, managed, settings := other.fixed, other.managed, other.settings
+	other.mu.RUnlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.fixed, h.managed, h.settings = fixed, managed, settings
+}
+
+// saveSettings writes changed settings into managed.toml.
+func (h *Hosts) saveSettings(change control.SettingsChange) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	next := h.settings
+	if change.IdleLock != nil {
+		next.idleLock = change.IdleLock
+	}
+	if change.Upstream != nil {
+		next.upstream = change.Upstream
+	}
+	return h.save(h.managed, next)
+}
+
+// save writes managed.toml and, when that worked, takes over what is in it.
+func (h *Hosts) save(next []Host, settings managedSettings) error {
 	var f managedFile
+	f.Card.IdleLock, f.Proxy.Upstream = settings.idleLock, settings.upstream
 	for _, host := range next {
 		f.Host = append(f.Host, fileHost{
 			Name: host.String(), Card: host.Card, Consent: string(host.Consent),
@@ -174,7 +210,7 @@ func (h *Hosts) save(next []Host) error {
 	if err := atomicfile.Write(h.managedFile, bytes.Join([][]byte{[]byte(managedHead), raw}, nil)); err != nil {
 		return err
 	}
-	h.managed = next
+	h.managed, h.settings = next, settings
 	return nil
 }
 
