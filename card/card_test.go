@@ -288,6 +288,13 @@ func TestIdleLock(t *testing.T) {
 	}
 	_, err := m.Signer(c.auth, testHost)
 	wantError(t, err, ErrLocked)
+
+	m.SetIdleLock(0)
+	mustUnlock(t, m, c)
+	m.SetIdleLock(time.Millisecond) // also for a card that is unlocked already
+	if e := next(t, events, WasLocked); !strings.Contains(e.Reason, "not used") {
+		t.Errorf("event = %+v", e)
+	}
 }
 
 func TestPullAndInsert(t *testing.T) {

@@ -47,6 +47,8 @@ type Manager struct {
 
 	signatures, logins, refused, kept, locks, children atomic.Uint64
 
+	idleLock atomic.Int64 // a time.Duration
+
 	readersFirst chan struct{} // closed when PC/SC has answered once
 	readersOnce  sync.Once
 
@@ -89,6 +91,7 @@ func newManager(config Config, limits limits) (*Manager, error) {
 		config: config, limits: limits, pins: newPINMemory(roleUser), puks: newPINMemory(rolePUK), memory: newMemory(), resets: map[string]int{}, subscribers: map[*subscriber]bool{},
 		readersFirst: make(chan struct{}), pcsc: errNotAsked,
 	}
+	m.idleLock.Store(int64(config.IdleLock))
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
 	for _, path := range paths {
 		m.modules = append(m.modules, newModule(m, path))
@@ -180,6 +183,10 @@ func (m *Manager) Counters() Counters {
 		KeptFromCard: m.kept.Load(), Locks: m.locks.Load(), Children: m.children.Load(),
 	}
 }
+
+// SetIdleLock changes Config.IdleLock for all cards, also for those that are
+// unlocked: within a Poll they are measured by it.
+func (m *Manager) SetIdleLock(after time.Duration) { m.idleLock.Store(int64(after)) }
 
 // Wait returns when every module has been read once, well or not, and PC/SC has
 // answered.

@@ -32,7 +32,7 @@ func newSigner(m *Manager, e *entry, p *process) *signer {
 func (s *signer) watch() {
 	for s.process.reason() == nil {
 		pause := s.manager.config.Poll
-		if idle := s.manager.config.IdleLock; idle > 0 {
+		if idle := time.Duration(s.manager.idleLock.Load()); idle > 0 {
 			left := idle - time.Since(time.Unix(0, s.lastUsed.Load()))
 			if left <= 0 {
 				s.end(ErrLocked, fmt.Sprintf("not used for %v", idle))
