@@ -316,8 +316,8 @@ func (w *world) rest(t *testing.T) held {
 	return last
 }
 
-// disturb pulls and locks Anna's card again and again, and waits each time until
-// she is served again. It returns how often her card was unlocked for that.
+// disturb pulls and locks Anna's card in turn, each at least once, and waits each
+// time until she is served again. It returns how often her card was unlocked.
 func (w *world) disturb(t *testing.T, d time.Duration) (cycles int) {
 	t.Helper()
 	served := func(pins int64) { // after the card has been unlocked so often
@@ -325,7 +325,7 @@ func (w *world) disturb(t *testing.T, d time.Duration) (cycles int) {
 		turns := w.annasTurns()
 		waitFor(t, "Anna to be served", func() bool { return w.annasTurns() > turns })
 	}
-	for end := time.Now().Add(d); time.Now().Before(end); cycles++ {
+	for end := time.Now().Add(d); time.Now().Before(end) || cycles < 2; cycles++ {
 		pins := w.front.pins.Load()
 		if cycles%2 == 0 {
 			check(t, w.anna.Pull())
