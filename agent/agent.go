@@ -34,6 +34,7 @@ import (
 	"github.com/kortti-id/kortti/agent/proxy"
 	"github.com/kortti-id/kortti/agent/roots"
 	"github.com/kortti-id/kortti/agent/screen"
+	"github.com/kortti-id/kortti/agent/systemd"
 	"github.com/kortti-id/kortti/agent/upstream"
 	"github.com/kortti-id/kortti/card"
 	"github.com/kortti-id/kortti/tlsclient"
@@ -55,6 +56,12 @@ type Options struct {
 	// Buses are where the screen's lock and the machine's sleep are watched; zero
 	// means the usual places.
 	Buses screen.Buses
+	// Sockets are those that systemd has opened for the agent; New takes them
+	// over. Each must be one that Config names. What is not among them, the
+	// agent opens.
+	Sockets []systemd.Socket
+	// Service is told of the agent's state; nil tells nobody.
+	Service *systemd.Notifier
 	// Log takes what happens, without secrets and names; nil discards it.
 	Log *slog.Logger
 }
@@ -68,6 +75,7 @@ type cards interface {
 	ChangePIN(ctx context.Context, f card.Fingerprint, old, new *card.PIN, opts card.UnlockOptions) error
 	UnblockPIN(ctx context.Context, f card.Fingerprint, puk, new *card.PIN, opts card.UnlockOptions) error
 	Lock(card, reason string) error
+	SetIdleLock(after time.Duration)
 	Counters() card.Counters
 	Close() error
 }
@@ -78,6 +86,10 @@ type Agent struct {
 	log     *slog.Logger
 	started time.Time
 	socket  string
+
+	// changing is held while hosts or settings change.
+	changing sync.Mutex
+	config   atomic.Pointer[config.Config] // what the agent runs with
 
 	cards     cards
 	hosts     *config.Hosts
@@ -96,7 +108,7 @@ type Agent struct {
 	proxyListener   net.Listener
 	fixedListeners  []net.Listener // as in the configuration's Listeners
 	controlListener net.Listener
-	upstreamErrors  atomic.Uint64
+	counts          counts
 	known           identities
 	holds           holds
 
@@ -119,7 +131,8 @@ func New(o Options) (*Agent, error) {
 
 // assemble is New with the cards' maker as a parameter, for tests.
 func assemble(o Options, open func(card.Config) (cards, tlsclient.Source, error)) (_ *Agent, err error) {
-	a := &Agent{options: o, log: o.Log, started: time.Now(), hosts: o.Config.Hosts, events: newHub()}
+	a := &Agent{options: o, log: o.Log, started: time.Now(), hosts: o.Config.Hosts, events: newHub(), counts: newCounts()}
+	a.config.Store(o.Config)
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -164,34 +177,6 @@ func assemble(o Options, open func(card.Config) (cards, tlsclient.Source, error)
 		Peer: peer.NewFinder().Lookup, Admit: a.admit, Explain: a.explainProxied, Upstream: a.way, Others: a.own()[1:], Log: a.log,
 	})
 	return a, err
-}
-
-// listen opens the two sockets. The control socket comes first: it tells best
-// that another agent runs.
-func (a *Agent) listen() (err error) {
-	if a.socket, err = a.options.Config.Socket(); err != nil {
-		return err
-	}
-	var release func()
-	if a.controlListener, release, err = listenControl(a.socket, a.log); err != nil {
-		return err
-	}
-	a.onClose(release) // last of all: until then no other agent touches our files
-	a.onClose(func() { a.controlListener.Close() })
-	address := a.options.Config.Proxy.Listen
-	if a.proxyListener, err = net.Listen("tcp", address); err != nil {
-		return fmt.Errorf("the proxy cannot listen on %s: %w; if another program has the port, set [proxy] listen in %s", address, errors.Unwrap(err), a.options.Config.File)
-	}
-	a.onClose(func() { a.proxyListener.Close() })
-	for _, fixed := range a.options.Config.Listeners {
-		l, err := net.Listen("tcp", fixed.Listen)
-		if err != nil {
-			return fmt.Errorf("the [[listener]] for %s cannot listen on %s: %w; set another address in %s", fixed, fixed.Listen, errors.Unwrap(err), a.options.Config.File)
-		}
-		a.fixedListeners = append(a.fixedListeners, l)
-		a.onClose(func() { l.Close() })
-	}
-	return nil
 }
 
 func (a *Agent) openState() (err error) {
@@ -268,7 +253,9 @@ func (a *Agent) Run(ctx context.Context) error {
 			cancel(err) // the parts live and end together
 		})
 	}
+	a.tellService(func(s *systemd.Notifier) error { return s.Ready("The proxy is at " + a.Proxy() + ".") })
 	<-ctx.Done()
+	a.tellService((*systemd.Notifier).Stopping)
 	a.desk.Close() // requests that wait for a person wait no longer
 	parts.Wait()
 	close(failed)
@@ -309,6 +296,13 @@ func (a *Agent) serveControl(ctx context.Context) error {
 		return nil
 	}
 	return fmt.Errorf("serve the control socket: %w", err)
+}
+
+// tellService tells systemd something; that it cannot be told stops nothing.
+func (a *Agent) tellService(tell func(*systemd.Notifier) error) {
+	if err := tell(a.options.Service); err != nil {
+		a.log.Warn("systemd does not know how the agent is", "error", err)
+	}
 }
 
 // Close ends an agent that was never Run, and is harmless after Run.

@@ -43,7 +43,7 @@ func TestWhatTheAgentShows(t *testing.T) {
 	}
 	metrics, err := r.client.Metrics(within(t))
 	check(t, err)
-	for _, line := range []string{"kortti_card_signatures_total 7\n", "kortti_signatures_avoided_total 0\n", "kortti_prompts_total 0\n", "kortti_upstream_handshakes_total{kind=\"resumed\"} 0\n"} {
+	for _, line := range []string{"kortti_card_signatures_total 7\n", "kortti_signatures_avoided_total 0\n", "kortti_prompts_total{kind=\"pin\"} 0\n", "kortti_upstream_handshakes_total{kind=\"resumed\"} 0\n"} {
 		if !strings.Contains(metrics, line) {
 			t.Errorf("no line %q in:\n%s", line, metrics)
 		}

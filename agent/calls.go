@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -14,10 +13,10 @@ import (
 
 	"github.com/kortti-id/kortti/agent/audit"
 	"github.com/kortti-id/kortti/agent/config"
+	"github.com/kortti-id/kortti/agent/consent"
 	"github.com/kortti-id/kortti/agent/control"
 	"github.com/kortti-id/kortti/agent/doctor"
 	"github.com/kortti-id/kortti/agent/prompt"
-	"github.com/kortti-id/kortti/agent/upstream"
 	"github.com/kortti-id/kortti/tlsclient"
 )
 
@@ -43,39 +42,6 @@ func (a *Agent) getStatus(r *http.Request) (any, error) {
 	return s, nil
 }
 
-func (a *Agent) counters() control.Counters {
-	t := a.transport.Counters()
-	return control.Counters{
-		Signatures: a.cards.Counters().Signatures, SignaturesAvoided: t.SignaturesAvoided,
-		Prompts: a.desk.Raised(), HandshakesFull: t.Handshakes.Full, HandshakesResumed: t.Handshakes.Resumed,
-		Requests: t.Requests, UpstreamErrors: a.upstreamErrors.Load(),
-	}
-}
-
-func (a *Agent) writeMetrics(w http.ResponseWriter, _ *http.Request) {
-	c := a.counters()
-	var b bytes.Buffer
-	for _, m := range []struct {
-		name, labels, help string
-		value              uint64
-	}{
-		{"kortti_card_signatures_total", "", "Proofs signed by cards.", c.Signatures},
-		{"kortti_signatures_avoided_total", "", "Requests that needed no new signature.", c.SignaturesAvoided},
-		{"kortti_prompts_total", "", "Prompts shown to the person.", c.Prompts},
-		{"kortti_upstream_handshakes_total", `{kind="full"}`, "TLS handshakes with hosts.", c.HandshakesFull},
-		{"kortti_upstream_handshakes_total", `{kind="resumed"}`, "", c.HandshakesResumed},
-		{"kortti_requests_total", "", "Requests sent to listed hosts.", c.Requests},
-		{"kortti_upstream_errors_total", "", "Requests that failed at the host or on the way to it.", c.UpstreamErrors},
-	} {
-		if m.help != "" {
-			fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s counter\n", m.name, m.help, m.name)
-		}
-		fmt.Fprintf(&b, "%s%s %d\n", m.name, m.labels, m.value)
-	}
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-	w.Write(b.Bytes())
-}
-
 func (a *Agent) getCards(r *http.Request) (any, error) {
 	a.settle(r.Context())
 	return CardsOf(a.cards.Snapshot()), nil
@@ -92,19 +58,6 @@ func (a *Agent) getDoctor(r *http.Request) (any, error) {
 	}
 	facts.Trust = &trust
 	return control.Doctor{Findings: doctor.Examine(facts)}, nil
-}
-
-func (a *Agent) getSettings(*http.Request) (any, error) {
-	cfg := a.options.Config
-	listeners := []control.Listener{}
-	for i, l := range cfg.Listeners {
-		listeners = append(listeners, control.Listener{Address: a.fixedListeners[i].Addr().String(), Upstream: l.String()})
-	}
-	return control.Settings{
-		Upstream: upstream.Shown(cfg.Proxy.Upstream), Listeners: listeners,
-		ConfigFile: cfg.File, ManagedFile: a.hosts.ManagedFile(), StateDir: a.options.StateDir,
-		Modules: cfg.Card.Modules, IdleLock: cfg.Card.IdleLock.String(), Proxy: cfg.Proxy.Listen, Socket: a.socket,
-	}, nil
 }
 
 // streamEvents sends events until the front end goes away or the agent ends. A
@@ -216,6 +169,8 @@ func (a *Agent) putHost(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, badRequest(err.Error())
 	}
+	a.changing.Lock()
+	defer a.changing.Unlock()
 	if h, err = a.hosts.Put(h); err != nil {
 		return nil, err
 	}
@@ -228,23 +183,30 @@ func (a *Agent) deleteHost(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.changing.Lock()
+	defer a.changing.Unlock()
 	h, _ := a.hosts.Get(name)
 	if err := a.hosts.Delete(name); err != nil {
 		return nil, err
 	}
 	a.hostChanged(h, audit.HostDropped)
+	return nil, a.forget(h)
+}
+
+// forget drops what was kept for a host that is not listed any more.
+func (a *Agent) forget(h config.Host) error {
 	if err := a.choices.put(h.Name, "", true); err != nil {
-		return nil, err
+		return err
 	}
 	if err := a.profiles.prune(a.listed); err != nil {
-		return nil, err
+		return err
 	}
 	for _, other := range a.hosts.List() {
 		if other.Name == h.Name { // the same host, another port: one root for all
-			return nil, nil
+			return nil
 		}
 	}
-	return nil, a.roots.Delete(h.Name)
+	return a.roots.Delete(h.Name)
 }
 
 func (a *Agent) listed(host, port string) bool {
@@ -261,6 +223,15 @@ func (a *Agent) hostChanged(h config.Host, decision string) {
 	})
 	a.audit.Write(control.AuditRecord{Decision: decision, Host: h.String()})
 	a.events.publish(control.Event{Kind: control.EventHost, Host: h.String(), Reason: decision})
+}
+
+func (a *Agent) getConsent(r *http.Request) (any, error) {
+	for _, c := range a.consents.List() {
+		if c.ID == r.PathValue("id") {
+			return c, nil
+		}
+	}
+	return nil, consent.ErrNotFound
 }
 
 func (a *Agent) deleteConsent(r *http.Request) (any, error) {

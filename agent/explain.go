@@ -148,7 +148,7 @@ func (a *Agent) explainProxied(err error) (status int, code, message, hint strin
 	}
 	var up *tlsclient.UpstreamError
 	if errors.As(err, &up) {
-		a.upstreamErrors.Add(1)
+		a.counts.upstreamError(e.Code)
 	}
 	a.log.Info("a request failed", "code", e.Code, "error", err)
 	return e.Status, e.Code, e.Message, e.Hint

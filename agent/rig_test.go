@@ -67,6 +67,8 @@ type fakeCards struct {
 	epoch   uint64
 	refuse  []error // what the next logins end in; then they succeed
 	logins  int
+
+	idleLock time.Duration // as it was last changed
 }
 
 // newFakeCards makes one card for each certificate.
@@ -168,6 +170,12 @@ func (f *fakeCards) Lock(id, reason string) error {
 		}
 	}
 	return nil
+}
+
+func (f *fakeCards) SetIdleLock(after time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.idleLock = after
 }
 
 func (f *fakeCards) Counters() card.Counters { return card.Counters{Signatures: 7} }

@@ -127,6 +127,9 @@ func outdated(now card.Snapshot, q *prompt.Question, busy bool) (end bool, err e
 
 // tellPrompt tells front ends of a prompt that opens or closes.
 func (a *Agent) tellPrompt(ev control.Event, why error) {
+	if ev.Kind == control.EventPrompt {
+		a.counts.prompt(ev.Prompt.Kind)
+	}
 	if why != nil {
 		ev.Code = explain(why).Code
 	}

@@ -33,6 +33,7 @@ const (
 	Signature     = "signature" // the card proved the person's identity to a host
 	HostListed    = "host-listed"
 	HostDropped   = "host-dropped"
+	Settings      = "settings" // the settings were changed
 )
 
 // maxTail bounds how much of the file's end Tail reads, in bytes.
