@@ -8,3 +8,14 @@ import _ "embed"
 //
 //go:embed kortti.toml
 var Settings string
+
+// SystemdSocket is kortti.socket, a unit of the user's systemd, as a package
+// installs it.
+//
+//go:embed systemd/kortti.socket
+var SystemdSocket string
+
+// SystemdService is kortti.service, which kortti.socket starts.
+//
+//go:embed systemd/kortti.service
+var SystemdService string
