@@ -2,8 +2,6 @@ package pcsc
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 )
@@ -42,16 +40,16 @@ func (c *Context) Wait(ctx context.Context, known []ReaderState) ([]ReaderState,
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if err := c.listen(raw); err != nil {
-			return nil, err
+		// What happens to a waiting connection says nothing of the service, which
+		// may close one and live on; the next look tells.
+		if c.listen(raw) != nil {
+			pause(ctx, relist)
+			continue
 		}
 		select {
 		case <-c.listener.done:
 			err := c.listener.err
 			c.listener = nil
-			if errors.Is(err, ErrNoService) {
-				return nil, err
-			}
 			if err != nil { // nothing that says what changed; look, but do not spin
 				pause(ctx, cancelAgain)
 			}
@@ -88,11 +86,6 @@ func (c *Context) listen(raw []rawState) error {
 	}
 	c.hush()
 	s, err := c.connect()
-	if errors.Is(err, ErrRefused) {
-		// This context was let in: it is the end of the service, see Error.Unwrap.
-		// Where it is not, the next Establish says so.
-		return fmt.Errorf("%w: it closed a new connection", ErrNoService)
-	}
 	if err != nil {
 		return err
 	}

@@ -173,20 +173,37 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// A service that ends while it is asked for one more connection closes that: to
-// pcsc-lite a refusal.
-func TestServiceEndsUnderASecondConnection(t *testing.T) {
+// A service that closes a waiting connection, or takes no more of them, has not
+// ended: cards would be forgotten, and their locks not confirmed.
+func TestServiceClosesWaitingConnections(t *testing.T) {
 	s, connections := newScripted(), 0
+	s.plug("first")
 	c, err := establish(func() (service, error) {
-		if connections++; connections == 1 {
+		switch connections++; connections {
+		case 1:
 			return s, nil
+		case 2:
+			return nil, &Error{"SCardEstablishContext", codeSecurityViolation}
 		}
-		return nil, &Error{"SCardEstablishContext", codeSecurityViolation}
+		return closing{s}, nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Wait(t.Context(), nil); !errors.Is(err, ErrNoService) || errors.Is(err, ErrRefused) {
-		t.Errorf("waiting while the service ends: %v", err)
+	now, err := c.Readers()
+	if err != nil {
+		t.Fatal(err)
 	}
+	time.AfterFunc(3*cancelAgain, func() { s.plug("second") })
+	after, err := c.Wait(t.Context(), now)
+	if err != nil || len(after) != 2 {
+		t.Errorf("%+v, %v", after, err)
+	}
+}
+
+// closing is a connection that is closed while it waits.
+type closing struct{ *scripted }
+
+func (closing) change(timeout time.Duration, _ []rawState) error {
+	return &Error{"SCardGetStatusChange", codeCommError}
 }
