@@ -235,8 +235,9 @@ func (l *Logind) inhibit(caller dbus.Sender, what, _, _, mode string) (dbus.Unix
 	}
 	i := &inhibitor{what: what, mode: mode, near: near, far: far, released: make(chan struct{})}
 	l.inhibitors = append(l.inhibitors, i)
+	fd := dbus.UnixFD(far.Fd()) // wait may close it: whoever asked may have gone
 	go l.wait(i, string(caller))
-	return dbus.UnixFD(far.Fd()), nil
+	return fd, nil
 }
 
 // wait waits for the end of the caller's descriptor. Ours must stay open until
