@@ -167,13 +167,17 @@ func (m *Manager) change(ctx context.Context, e *entry, locks uint64, cert Finge
 	if err != nil {
 		return false, err
 	}
-	if err := m.setStarting(e, p, locks); err != nil {
+	owed, err := m.setStarting(e, p, locks)
+	if err != nil {
 		p.stop(err)
 		return false, err
 	}
 	shown, err = m.present(ctx, e, p, cert, c, opts)
 	m.mu.Lock()
 	e.starting = nil
+	if !shown {
+		e.owed = owed
+	}
 	m.publish()
 	m.mu.Unlock()
 	p.close(ErrLocked)

@@ -54,9 +54,10 @@ type Manager struct {
 
 	mu          sync.Mutex // guards all below, and the fields of modules and entries that say so
 	modules     []*module
-	readers     []wire.Reader  // PC/SC's
-	pcsc        error          // why there are none
-	resets      map[string]int // PC/SC readers whose cards are yet to be reset: how many resets are under way
+	readers     []wire.Reader   // PC/SC's
+	pcsc        error           // why there are none
+	readersSeen map[string]bool // the names of PC/SC's readers so far
+	resets      map[*pendingReset]bool
 	epoch       uint64
 	closed      bool
 	subscribers map[*subscriber]bool
@@ -88,7 +89,8 @@ func newManager(config Config, limits limits) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		config: config, limits: limits, pins: newPINMemory(roleUser), puks: newPINMemory(rolePUK), memory: newMemory(), resets: map[string]int{}, subscribers: map[*subscriber]bool{},
+		config: config, limits: limits, pins: newPINMemory(roleUser), puks: newPINMemory(rolePUK), memory: newMemory(),
+		readersSeen: map[string]bool{}, resets: map[*pendingReset]bool{}, subscribers: map[*subscriber]bool{},
 		readersFirst: make(chan struct{}), pcsc: errNotAsked,
 	}
 	m.idleLock.Store(int64(config.IdleLock))
@@ -256,6 +258,7 @@ type entry struct {
 	locks    uint64   // calls of Lock so far, also those that found it locked; guarded by Manager.mu
 	gone     error    // set when the card was removed; guarded by Manager.mu
 
+	owed      bool // a PIN may be verified on the card: it is to be reset; guarded by Manager.mu
 	resetting bool // a goroutine retries the reset; guarded by Manager.mu
 }
 

@@ -444,7 +444,7 @@ func (mod *module) updateCard(s *slot, info wire.SlotInfo, fresh *entry) {
 	case fresh != nil:
 		s.entry = fresh
 		if m.unconfirmed(s.reader) {
-			fresh.card.State = LockNotConfirmed
+			fresh.card.State, fresh.owed = LockNotConfirmed, true
 		}
 		m.newEpoch(fresh)
 		m.publish()
@@ -462,9 +462,8 @@ func sameCertificates(a, b []Certificate) bool {
 // agrees that the card is gone, it is reset.
 func (m *Manager) forget(s *slot, e *entry, why error) {
 	ended := m.drop(s, e, why)
-	reader, ok := m.readerOf(e.reader)
-	if len(ended) > 0 && ok && reader.Present {
-		m.resetAfter(ended, reader.Name)
+	if reader, ok := m.resettable(e.reader); ok && e.owed {
+		m.resetAfter(ended, reader, e.card.ID)
 	}
 }
 

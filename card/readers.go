@@ -71,6 +71,9 @@ func (m *Manager) setReaders(now []wire.Reader, err error) {
 	defer m.mu.Unlock()
 	before, known, was := m.readers, m.pcsc == nil, m.pcsc
 	m.readers, m.pcsc = now, err
+	for _, r := range now {
+		m.readersSeen[r.Name] = true
+	}
 	m.readersOnce.Do(func() { close(m.readersFirst) })
 	if err == nil && known && slices.EqualFunc(before, now, sameReader) {
 		return
@@ -110,16 +113,15 @@ func sameCard(was, is wire.Reader) bool {
 // forgetIn removes the cards that modules show in a PC/SC reader. Where not the
 // card is gone but the service, the card may still have power. mu must be held.
 func (m *Manager) forgetIn(reader string, lost bool) {
-	var ended []*process
 	for _, mod := range m.modules {
 		for _, s := range mod.slots {
-			if s.entry != nil && isReader(reader, s.reader) {
-				ended = append(ended, m.drop(s, s.entry, ErrRemoved)...)
+			if e := s.entry; e != nil && isReader(reader, s.reader) {
+				ended := m.drop(s, e, ErrRemoved)
+				if lost && e.owed {
+					m.resetAfter(ended, reader, e.card.ID)
+				}
 			}
 		}
-	}
-	if lost && len(ended) > 0 {
-		m.resetAfter(ended, reader)
 	}
 }
 
@@ -144,6 +146,21 @@ func (m *Manager) readerOf(description string) (wire.Reader, bool) {
 	return wire.Reader{}, false
 }
 
+// resettable returns the name of the PC/SC reader behind a slot where a card may
+// be in it: while there is no service, of the one that it was; mu must be held.
+func (m *Manager) resettable(description string) (name string, ok bool) {
+	if m.pcsc == nil {
+		r, ok := m.readerOf(description)
+		return r.Name, ok && r.Present
+	}
+	for name := range m.readersSeen {
+		if isReader(name, description) {
+			return name, true
+		}
+	}
+	return "", false
+}
+
 // watched says whether PC/SC tells of everything that can happen in a module's
 // slots, so that its lister need not be kept; mu must be held.
 func (m *Manager) watched(mod *module) bool {
@@ -158,21 +175,25 @@ func (m *Manager) watched(mod *module) bool {
 // without a PC/SC reader (SoftHSM) has no card to reset.
 func (m *Manager) confirmLock(e *entry) error {
 	m.mu.Lock()
-	reader, ok := m.readerOf(e.reader)
+	reader, ok := m.resettable(e.reader)
 	m.mu.Unlock()
 	if !ok {
 		return nil
 	}
-	err := m.reset(reader.Name)
+	err := m.reset(reader)
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	if err == nil {
-		if e.card.State == LockNotConfirmed && e.gone == nil {
-			m.confirm(e)
-		}
+		m.wasReset(e)
+		m.mu.Unlock()
 		return nil
 	}
-	if e.gone != nil || e.signer != nil {
+	if e.gone != nil { // perhaps with the service alone
+		pending := m.pending(e.card.ID)
+		m.mu.Unlock()
+		return m.outcome(pending)
+	}
+	defer m.mu.Unlock()
+	if e.signer != nil {
 		return nil
 	}
 	e.card.State = LockNotConfirmed
@@ -180,9 +201,25 @@ func (m *Manager) confirmLock(e *entry) error {
 	m.emit(Event{Kind: WasLocked, Card: e.card.ID, Reason: ErrLockNotConfirmed.Error(), Epoch: e.card.Epoch})
 	if !m.closed && !e.resetting {
 		e.resetting = true
-		m.wg.Go(func() { m.retryReset(e, reader.Name) })
+		m.wg.Go(func() { m.retryReset(e, reader) })
 	}
-	return &Error{Op: "lock the card", Err: fmt.Errorf("%w: %w", ErrLockNotConfirmed, err)}
+	return notConfirmed(err)
+}
+
+// wasReset notes that nothing has a PIN verified on a card any more; mu must be
+// held.
+func (m *Manager) wasReset(e *entry) {
+	if e.signer != nil || e.starting != nil || e.gone != nil {
+		return
+	}
+	e.owed = false
+	if e.card.State == LockNotConfirmed {
+		m.confirm(e)
+	}
+}
+
+func notConfirmed(why error) error {
+	return &Error{Op: "lock the card", Err: fmt.Errorf("%w: %w", ErrLockNotConfirmed, why)}
 }
 
 // reset resets the card in a reader with a child of its own.
@@ -197,43 +234,46 @@ func (m *Manager) reset(reader string) error {
 	return err
 }
 
+// pendingReset is a reset that is owed to a card which was forgotten while it
+// may have been unlocked.
+type pendingReset struct {
+	reader, card string        // the PC/SC reader's name, the card's ID
+	tried        chan struct{} // closed after the first try
+}
+
 // resetAfter resets the card in a reader after processes have ended that may
 // have left it unlocked. Until that is done the lock of what is in the reader is
 // not confirmed. mu must be held.
-func (m *Manager) resetAfter(ended []*process, reader string) {
+func (m *Manager) resetAfter(ended []*process, reader, card string) {
 	if m.closed {
 		return
 	}
-	m.resets[reader]++
+	r := &pendingReset{reader: reader, card: card, tried: make(chan struct{})}
+	m.resets[r] = true
 	m.wg.Go(func() {
 		for _, p := range ended {
 			<-p.done
 		}
-		m.keepResetting(reader)
+		m.keepResetting(r)
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		if m.resets[reader]--; m.resets[reader] > 0 {
-			return
+		delete(m.resets, r)
+		if !m.unconfirmed(reader) {
+			m.confirmIn(reader)
 		}
-		delete(m.resets, reader)
-		m.confirmIn(reader)
 	})
 }
 
 // keepResetting resets the card in a reader, and goes on until that is done,
 // PC/SC says that the card is gone, or somebody has unlocked it anew.
-func (m *Manager) keepResetting(reader string) {
-	for m.ctx.Err() == nil {
-		needed, possible := m.needsReset(reader)
-		if !needed {
-			return
+func (m *Manager) keepResetting(r *pendingReset) {
+	for first := true; m.ctx.Err() == nil; first = false {
+		err := m.resetIfNeeded(r.reader)
+		if first {
+			close(r.tried)
 		}
-		if possible {
-			err := m.reset(reader)
-			if err == nil {
-				return
-			}
-			m.config.Log.Warn("a lock is not confirmed", "error", err)
+		if err == nil {
+			return
 		}
 		select {
 		case <-m.ctx.Done():
@@ -242,30 +282,76 @@ func (m *Manager) keepResetting(reader string) {
 	}
 }
 
+// resetIfNeeded resets the card in a reader unless there is nothing to reset.
+func (m *Manager) resetIfNeeded(reader string) error {
+	needed, noService := m.needsReset(reader)
+	if !needed || noService != nil {
+		return noService
+	}
+	err := m.reset(reader)
+	if err != nil {
+		m.config.Log.Warn("a lock is not confirmed", "error", err)
+	}
+	return err
+}
+
 // needsReset says whether a card may be in the reader that we have not
-// unlocked, and whether there is a service to reset it by.
-func (m *Manager) needsReset(reader string) (needed, possible bool) {
+// unlocked, and why it cannot be reset where there is no service.
+func (m *Manager) needsReset(reader string) (needed bool, noService error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.pcsc != nil {
-		return true, false
+		return true, m.pcsc
 	}
 	for _, mod := range m.modules {
 		for _, s := range mod.slots {
 			if s.entry != nil && s.entry.signer != nil && isReader(reader, s.reader) {
-				return false, false
+				return false, nil
 			}
 		}
 	}
 	now, ok := m.readerOf(reader)
-	return ok && now.Present, true
+	return ok && now.Present, nil
+}
+
+// pending returns the resets that are owed to a card, or to all cards for "";
+// mu must be held.
+func (m *Manager) pending(card string) (resets []*pendingReset) {
+	for r := range m.resets {
+		if card == "" || r.card == card {
+			resets = append(resets, r)
+		}
+	}
+	return resets
+}
+
+// outcome says whether resets that are owed are still owed after a try.
+func (m *Manager) outcome(pending []*pendingReset) error {
+	var errs []error
+	for _, r := range pending {
+		select {
+		case <-r.tried:
+		case <-m.ctx.Done():
+			return notConfirmed(ErrClosed)
+		}
+		m.mu.Lock()
+		owed := m.resets[r]
+		m.mu.Unlock()
+		if !owed {
+			continue
+		}
+		if err := m.resetIfNeeded(r.reader); err != nil {
+			errs = append(errs, notConfirmed(err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // unconfirmed says whether a card in a slot's reader may still have the PIN
 // verified that it had before it was forgotten; mu must be held.
 func (m *Manager) unconfirmed(description string) bool {
-	for reader := range m.resets {
-		if isReader(reader, description) {
+	for r := range m.resets {
+		if isReader(r.reader, description) {
 			return true
 		}
 	}
@@ -276,8 +362,8 @@ func (m *Manager) unconfirmed(description string) bool {
 func (m *Manager) confirmIn(reader string) {
 	for _, mod := range m.modules {
 		for _, s := range mod.slots {
-			if s.entry != nil && s.entry.card.State == LockNotConfirmed && isReader(reader, s.reader) {
-				m.confirm(s.entry)
+			if s.entry != nil && isReader(reader, s.reader) {
+				m.wasReset(s.entry)
 			}
 		}
 	}
@@ -307,8 +393,8 @@ func (m *Manager) retryReset(e *entry, reader string) {
 		}
 		m.mu.Lock()
 		e.resetting = false
-		if e.card.State == LockNotConfirmed && e.gone == nil {
-			m.confirm(e)
+		if !over {
+			m.wasReset(e)
 		}
 		m.mu.Unlock()
 		return

@@ -91,7 +91,62 @@ func TestALockThatCannotBeConfirmedIsSaidAndRetried(t *testing.T) {
 	if s := onlyCard(t, m).State; s != Unlocked {
 		t.Errorf("state = %v", s)
 	}
-	m.setReaders(nil, errors.New("over")) // so that the end of the test is a lock of its own
+	m.setReaders(nil, nil) // so that the end of the test is a lock of its own
+}
+
+// lost are the ways in which nothing is known of readers any more: the service
+// ended, which lets go of all cards, or our child that asks it.
+var lost = map[string]error{
+	"service": &wire.Fault{Kind: wire.NoService, Text: "the service ended"},
+	"child":   errors.New("the child ended"),
+}
+
+// TestALockIsNotConfirmedWithoutTheService has PC/SC lost before the lock, and
+// while a lock is not confirmed: the card may have kept its power.
+func TestALockIsNotConfirmedWithoutTheService(t *testing.T) {
+	for name, fault := range lost {
+		t.Run(name+" before", func(t *testing.T) {
+			c := newTestCard(t, softhsm.Spec{})
+			m, readers := startInReader(t, c)
+			mustUnlock(t, m, c)
+			id := onlyCard(t, m).ID
+			m.setReaders(nil, fault)
+			wantError(t, m.Lock(id, "test"), ErrLockNotConfirmed)
+			wantError(t, m.Lock("", "test"), ErrLockNotConfirmed)
+			readers[0].Present = false
+			m.setReaders(readers, nil)
+			check(t, m.Lock("", "test"))
+		})
+		t.Run(name+" after", func(t *testing.T) {
+			c := newTestCard(t, softhsm.Spec{})
+			m, readers := startInReader(t, c)
+			mustUnlock(t, m, c)
+			id := onlyCard(t, m).ID
+			wantError(t, m.Lock("", "test"), ErrLockNotConfirmed)
+			m.setReaders(nil, fault)
+			wantError(t, m.Lock("", "test"), ErrLockNotConfirmed)
+			m.setReaders(cloned(readers), nil) // the card is still there
+			wantError(t, m.Lock("", "test"), ErrLockNotConfirmed)
+			waitFor(t, "the card to be seen again", func() bool {
+				_, ok := m.Snapshot().Card(id)
+				return ok
+			})
+			if s := onlyCard(t, m).State; s != LockNotConfirmed {
+				t.Errorf("state = %v", s)
+			}
+			m.setReaders(nil, nil)
+			check(t, m.Lock("", "test"))
+		})
+	}
+}
+
+// TestNoResetIsOwedForARefusedPIN: a card that took no PIN has none verified.
+func TestNoResetIsOwedForARefusedPIN(t *testing.T) {
+	c := newTestCard(t, softhsm.Spec{})
+	m, _ := startInReader(t, c)
+	wantError(t, unlock(t, m, c, wrongPIN, UnlockOptions{}), ErrWrongPIN)
+	m.setReaders(nil, lost["service"])
+	check(t, m.Lock("", "test"))
 }
 
 // TestAModuleThatHangsOverThePINIsNoLock: nobody knows whether the card took the
@@ -107,7 +162,7 @@ func TestAModuleThatHangsOverThePINIsNoLock(t *testing.T) {
 	if s := onlyCard(t, m).State; s != LockNotConfirmed {
 		t.Errorf("state = %v", s)
 	}
-	m.setReaders(nil, errors.New("over"))
+	m.setReaders(nil, nil)
 }
 
 // TestARemovalThatPCSCDoesNotSeeIsReset has a module that takes an unlocked card

@@ -97,13 +97,17 @@ func (m *Manager) unlock(ctx context.Context, e *entry, locks uint64, cert Finge
 	if err != nil {
 		return false, err
 	}
-	if err := m.setStarting(e, p, locks); err != nil {
+	owed, err := m.setStarting(e, p, locks)
+	if err != nil {
 		p.stop(err)
 		return false, err
 	}
 	unsure, err = m.login(ctx, e, p, cert, pin, opts)
 	m.mu.Lock()
 	e.starting = nil
+	if err != nil && !unsure {
+		e.owed = owed
+	}
 	if err == nil {
 		err = p.reason() // locked or removed in the meantime
 	}
@@ -127,21 +131,22 @@ func (m *Manager) locksOf(e *entry) uint64 {
 
 // setStarting shows p to those who lock or remove the card. They may have done
 // so while there was nothing to show yet: locks is what locksOf said when the
-// person's wish came.
-func (m *Manager) setStarting(e *entry, p *process, locks uint64) error {
+// person's wish came. From here on the card is owed a reset; owed says whether it
+// was before.
+func (m *Manager) setStarting(e *entry, p *process, locks uint64) (owed bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed {
-		return ErrClosed
-	}
-	if e.gone != nil {
-		return e.gone
-	}
-	if e.locks != locks {
-		return fmt.Errorf("%w in the meantime", ErrLocked)
+	switch {
+	case m.closed:
+		return false, ErrClosed
+	case e.gone != nil:
+		return false, e.gone
+	case e.locks != locks:
+		return false, fmt.Errorf("%w in the meantime", ErrLocked)
 	}
 	e.starting = p
-	return nil
+	owed, e.owed = e.owed, true
+	return owed, nil
 }
 
 // login loads the module in p and makes the one C_Login. unsure says that it
@@ -242,7 +247,8 @@ func (m *Manager) becomeUnlocked(e *entry, p *process, cert Fingerprint) {
 // that is under way. It returns when the signer processes are gone, the epochs
 // have risen and the cards have been reset; ErrLockNotConfirmed says that the
 // reset failed, which is then tried again and again. Locking a locked card does
-// nothing, unless its lock is not confirmed yet. reason is for people.
+// nothing, unless its lock is not confirmed yet, also where it has been forgotten
+// since. reason is for people.
 func (m *Manager) Lock(card string, reason string) error {
 	m.mu.Lock()
 	var endings []ending
@@ -260,6 +266,7 @@ func (m *Manager) Lock(card string, reason string) error {
 			endings = append(endings, m.lock(e, reason)...)
 		}
 	}
+	pending := m.pending(card)
 	m.publish()
 	m.mu.Unlock()
 	var errs []error
@@ -269,7 +276,7 @@ func (m *Manager) Lock(card string, reason string) error {
 	for _, e := range unsure {
 		errs = append(errs, m.confirmLock(e))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, m.outcome(pending))...)
 }
 
 // ending is a process that held, or may have held, a card's login.

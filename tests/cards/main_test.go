@@ -13,6 +13,7 @@ import (
 	"crypto/x509"
 	"io"
 	"net"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -113,6 +114,7 @@ func start(t testing.TB, config card.Config) *card.Manager {
 	if config.Modules == nil {
 		config.Modules = []string{pcscd.Module}
 	}
+	config.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	m, err := card.NewManager(config)
 	check(t, err)
 	t.Cleanup(func() {
