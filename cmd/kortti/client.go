@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 
 	"github.com/kortti-id/kortti/agent/config"
 	"github.com/kortti-id/kortti/agent/control"
@@ -41,6 +42,9 @@ func withAgent(socket string, f func(*control.Client) error) error {
 	c := control.New(socket)
 	defer c.Close()
 	err := f(c)
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) {
+		return &control.Error{Code: control.CodeNotRunning, Message: "the agent on " + socket + " ended, or could not be started", Hint: "See why with: systemctl --user status kortti.service, or run: kortti agent"}
+	}
 	if errors.Is(err, control.ErrNotRunning) {
 		return &control.Error{Code: control.CodeNotRunning, Message: "the agent is not running: nobody listens on " + socket, Hint: control.ErrNotRunning.Hint}
 	}

@@ -192,6 +192,8 @@ func values(ctx context.Context, name string) []word {
 			}
 			return words, err
 		})
+	case "SETTING":
+		return []word{{control.SettingIdleLock, ""}, {control.SettingUpstream, ""}}
 	case "PAGE":
 		return []word{{"kortti", "the commands"}, {"kortti.toml", "the settings"}}
 	case "PRESET":

@@ -47,6 +47,7 @@ type stdio struct {
 func commands() []command {
 	return []command{
 		{"agent", "[--config FILE]", "run the agent: local proxy, prompts, control API", runAgent},
+		{"service", serviceUsage, "have the agent started by systemd or with your desktop", runService},
 		{"status", "[--json]", "is the agent running, is the card unlocked", runStatus},
 		{"cards", "[--json]", "readers and cards", runCards},
 		{"certs", "[--json | --pem]", "certificates on the cards, and which can log in", runCerts},
@@ -62,6 +63,8 @@ func commands() []command {
 		{"why", "HOST", "which certificate a host would get, and why", runWhy},
 		{"consents", consentsUsage, "which programs may use a card where", runConsents},
 		{"profiles", profilesUsage, "what the agent has learned about hosts", runProfiles},
+		{"settings", settingsUsage, "what the agent runs with", runSettings},
+		{"reload", "[--json]", "have the agent read its settings again", runReload},
 		{"audit", "[--json]", "what the agent decided", runAudit},
 		{"testcard", testcardUsage, "test cards made with SoftHSM", runTestcard},
 		{"demo", "[--keep]", "a test card logs in to a demo service, from end to end", runDemo},

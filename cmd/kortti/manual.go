@@ -24,8 +24,18 @@ var manual = map[string]string{
 	"": `kortti presents the certificate of a smart card, such as the Finnish identity card, to web services, for any browser or program.
 The agent (kortti agent) is a local proxy. Hosts that you have listed (kortti hosts add) get the card's certificate; all others are passed through untouched.
 The PIN is asked for by the tray app, by kortti prompt or by kortti unlock.`,
-	"agent":       "Run the agent until it is ended: the local proxy, the questions to you, the control API.",
-	"status":      "Say whether the agent runs, whether the cards are unlocked, and how much was signed.",
+	"agent": `Run the agent until it is ended: the local proxy, the questions to you, the control API. There is one for each control socket.
+SIGHUP does what kortti reload does. Started by systemd, it takes the sockets that systemd has opened, says when it is ready, and writes its log for the journal.`,
+	"service install": `Have systemd (systemctl --user) listen for the agent and start it when a program needs it: kortti.socket and kortti.service are written with this program's path and the addresses of your settings, and enabled.
+Where there is no such systemd, or with --autostart, the agent starts together with your desktop instead. Run it again after a change of [proxy] listen or [control] socket, and when kortti has moved.`,
+	"service status":    "Say what has the agent started, and whether that still fits this program and your settings.",
+	"service uninstall": "Stop and remove what kortti service install has written, and nothing else.",
+	"settings list":     "List what the agent runs with, and where each setting can be changed.",
+	"settings set": `Change idle_lock (such as 5m, or 0 for never) or upstream (a proxy's URL, env, or none), at once and for later starts, in managed.toml. What kortti.toml sets is changed there.
+With - for the value it is read from standard input: for a proxy's URL with a password.`,
+	"reload": `Have the agent read kortti.toml and managed.toml again. All of them are taken over or, where anything is wrong with them, nothing.
+Connections and questions of hosts that are listed otherwise now, or not any more, end. Modules and addresses stay as they are until the agent is started again, which is said.`,
+	"status":      "Say whether the agent runs, what to set in a browser, whether the cards are unlocked, and how much was signed.",
 	"unlock":      "Ask for the PIN on this terminal and unlock the card until it is locked, removed or not used for a while. CARD is the beginning of a card's name, id or certificate's SHA-256.",
 	"lock":        "Lock the card, or all cards, and end the connections that were made with them.",
 	"pin change":  `Give the card a new PIN, by the old one. This is about the PIN that logs in (PIN1); the one for signatures stays as it is.`,

@@ -25,6 +25,7 @@ func runStatus(ctx context.Context, std stdio, args []string) error {
 			return printJSON(std.out, s)
 		}
 		fmt.Fprintf(std.out, "The agent has run for %v, process %d, proxy %s.\n", time.Duration(s.Uptime)*time.Second, s.PID, s.Proxy)
+		fmt.Fprintf(std.out, "Set in your browser the automatic proxy configuration http://%s/proxy.pac, or %s as HTTP and HTTPS proxy.\n", s.Proxy, s.Proxy)
 		for _, c := range s.Cards {
 			fmt.Fprintf(std.out, "Card %q: %s\n", c.Label, c.State)
 		}
@@ -37,8 +38,11 @@ func runStatus(ctx context.Context, std stdio, args []string) error {
 			hosts := truststore.Quote(s.RootsEnding...)
 			fmt.Fprintf(std.out, "Local roots end within 30 days; install new ones and start the browser again: kortti trust install %s\n", hosts)
 		}
+		n := s.Counters
 		fmt.Fprintf(std.out, "Requests %d, signatures %d, signatures avoided %d, questions to you %d.\n",
-			s.Counters.Requests, s.Counters.Signatures, s.Counters.SignaturesAvoided, s.Counters.Prompts)
+			n.Requests, n.Signatures, n.SignaturesAvoided, n.Prompts)
+		fmt.Fprintf(std.out, "Connections to hosts %d, handshakes %d full and %d resumed, errors of hosts %d.\n",
+			n.Connections, n.HandshakesFull, n.HandshakesResumed, n.UpstreamErrors)
 		return nil
 	})
 }
