@@ -247,14 +247,7 @@ func TestLoad(t *testing.T) {
 	before := w.rest(t)
 	over := make(chan struct{})
 	var running sync.WaitGroup
-	all := kinds()
-	for i, n := 0, 0; n < programs; i++ {
-		for range all[i%len(all)].share {
-			p := newProgram(w, n, all[i%len(all)])
-			running.Go(func() { p.run(over) })
-			n++
-		}
-	}
+	w.come(t, &running, over)
 	waitFor(t, fmt.Sprint(connections, " connections at once"), func() bool { return w.highest.Load() >= connections })
 	cycles := w.disturb(t, duration(t))
 	close(over)
@@ -281,6 +274,22 @@ func TestLoad(t *testing.T) {
 		}
 	}
 	t.Logf("before %+v, after %+v", before, now)
+}
+
+// come starts the programs, some at a time: those that are there go on meanwhile.
+func (w *world) come(t *testing.T, running *sync.WaitGroup, over <-chan struct{}) {
+	t.Helper()
+	const atOnce = 100
+	var begun atomic.Int64
+	all := kinds()
+	for i, n := 0, 0; n < programs; i++ {
+		for range all[i%len(all)].share {
+			p := newProgram(w, n, all[i%len(all)])
+			running.Go(func() { p.run(over, func() { begun.Add(1) }) })
+			n++
+		}
+		waitFor(t, "the programs before", func() bool { return n-int(begun.Load()) < atOnce })
+	}
 }
 
 // rest uses every host once, locks the cards again and says what the agent holds
@@ -350,7 +359,7 @@ func (w *world) annasTurns() int {
 }
 
 // withoutCard are the codes of requests that came while Anna's card was out or locked.
-var withoutCard = []string{control.CodeCardRemoved, control.CodeLocked, control.CodeNoCard, "no-certificate", cut}
+var withoutCard = []string{control.CodeCardRemoved, control.CodeLocked, control.CodeNoCard, "no-certificate", "timeout", cut}
 
 // judge looks at what the programs and the hosts have seen.
 func (w *world) judge(t *testing.T, cycles int) {

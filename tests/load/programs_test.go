@@ -46,6 +46,7 @@ type kind struct {
 	name  string
 	share int // of 20 programs
 	http2 bool
+	long  bool // turns last, whatever the machine
 	hosts []string
 	turn  func(p *program, ctx context.Context, host string) (result string)
 }
@@ -58,21 +59,21 @@ var (
 
 func kinds() []*kind {
 	return []*kind{
-		{"get over HTTP/1.1", 4, false, listed, (*program).get},
-		{"get over HTTP/2", 4, true, listed, (*program).get},
-		{"post over HTTP/1.1", 1, false, listed, (*program).post},
-		{"post over HTTP/2", 1, true, listed, (*program).post},
-		{"events over HTTP/1.1", 1, false, listed, (*program).events},
-		{"events over HTTP/2", 1, true, listed, (*program).events},
-		{"switched protocol", 1, false, listed, (*program).switched},
-		{"new connections", 1, true, listed, (*program).getAnew},
-		{"tunnel", 1, true, []string{"unlisted"}, (*program).tunnel},
-		{"absolute form", 1, false, []string{"unlisted"}, (*program).plain},
+		{"get over HTTP/1.1", 4, false, false, listed, (*program).get},
+		{"get over HTTP/2", 4, true, false, listed, (*program).get},
+		{"post over HTTP/1.1", 1, false, false, listed, (*program).post},
+		{"post over HTTP/2", 1, true, false, listed, (*program).post},
+		{"events over HTTP/1.1", 1, false, true, listed, (*program).events},
+		{"events over HTTP/2", 1, true, true, listed, (*program).events},
+		{"switched protocol", 1, false, true, listed, (*program).switched},
+		{"new connections", 1, true, false, listed, (*program).getAnew},
+		{"tunnel", 1, true, false, []string{"unlisted"}, (*program).tunnel},
+		{"absolute form", 1, false, false, []string{"unlisted"}, (*program).plain},
 		// Nobody knows any more what program it was, which would be asked about.
-		{"leaving", 1, true, unasked, (*program).leave},
-		{"vanishing", 1, false, unasked, (*program).vanish},
-		{"failing hosts", 1, true, []string{failH2, failH1}, (*program).failing},
-		{"hosts out of reach", 1, false, []string{refused, stranger, reset, silent}, (*program).outOfReach},
+		{"leaving", 1, true, false, unasked, (*program).leave},
+		{"vanishing", 1, false, false, unasked, (*program).vanish},
+		{"failing hosts", 1, true, false, []string{failH2, failH1}, (*program).failing},
+		{"hosts out of reach", 1, false, false, []string{refused, stranger, reset, silent}, (*program).outOfReach},
 	}
 }
 
@@ -85,10 +86,11 @@ func newProgram(w *world, i int, k *kind) *program {
 	return p
 }
 
-// run makes turns until the load is over.
-func (p *program) run(over <-chan struct{}) {
+// run makes turns until the load is over, and tells of the first.
+func (p *program) run(over <-chan struct{}, first func()) {
 	defer p.web.CloseIdleConnections()
 	for {
+		began := time.Now()
 		host := p.kind.hosts[p.rand.IntN(len(p.kind.hosts))]
 		p.turns++
 		ctx, cancel := context.WithTimeout(context.Background(), stuckAfter)
@@ -98,12 +100,26 @@ func (p *program) run(over <-chan struct{}) {
 		}
 		cancel()
 		p.w.tally.add(p.kind.name, host, result)
+		if p.turns == 1 {
+			first()
+		}
 		select {
 		case <-over:
 			return
-		case <-time.After(time.Duration(1000+p.rand.IntN(5000)) * time.Millisecond): // as programs do
+		case <-time.After(p.pause(time.Since(began))):
 		}
 	}
+}
+
+// pause is how long a program does nothing after a turn: as programs do, and the
+// longer the more the machine has to do, so that what is tested is the agent and
+// not what a busy machine makes of time-outs.
+func (p *program) pause(took time.Duration) time.Duration {
+	pause := time.Duration(1000+p.rand.IntN(5000)) * time.Millisecond
+	if !p.kind.long {
+		pause += 20 * took
+	}
+	return min(pause, time.Minute)
 }
 
 // request makes a request with an id of its own.
@@ -131,6 +147,7 @@ func (p *program) exchange(req *http.Request, want []byte) string {
 	got, err := io.ReadAll(resp.Body)
 	switch {
 	case err != nil:
+		p.w.tally.note(p.kind.name, fmt.Errorf("after %d of %d bytes: %w", len(got), len(want), err))
 		return cut
 	case !bytes.Equal(got, want):
 		return bad
