@@ -174,8 +174,8 @@ func (w *world) environment() []string {
 	}
 }
 
-// background runs a program until the test ends; what it says is shown if that
-// has failed.
+// background runs a program until the test ends, and then wants a clean end: no
+// error, no panic, also none that net/http has caught.
 func (w *world) background(cmd *exec.Cmd) {
 	w.t.Helper()
 	var said bytes.Buffer
@@ -183,7 +183,7 @@ func (w *world) background(cmd *exec.Cmd) {
 	check(w.t, cmd.Start())
 	w.t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		if err := cmd.Wait(); err != nil || w.t.Failed() {
+		if err := cmd.Wait(); err != nil || w.t.Failed() || strings.Contains(said.String(), "panic") {
 			w.t.Errorf("%s: %v\n%s", filepath.Base(cmd.Path), err, &said)
 		}
 	})
