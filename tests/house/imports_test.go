@@ -34,6 +34,7 @@ type rule struct {
 // rules holds the most specific room first: the first one that matches counts.
 var rules = []rule{
 	{"agent/control/", nil},
+	{"docs/", nil},
 	{"fineid/fineidtest/", []string{"fineid/"}},
 	{"fineid/", nil},
 	{"card/token/", []string{crypto11, miekg}},
@@ -48,7 +49,7 @@ var rules = []rule{
 	{"server/", []string{"server/", "fineid/", sqlite}},
 	{"cmd/kortti-tray/", []string{"gui/", "agent/control/", fyne}},
 	{"cmd/kortti-server/", []string{"server/", "fineid/"}},
-	{"cmd/kortti/", []string{"cmd/kortti/", "agent/", "tlsclient/", "card/", "fineid/", "softhsm/"}},
+	{"cmd/kortti/", []string{"cmd/kortti/", "agent/", "docs/", "tlsclient/", "card/", "fineid/", "softhsm/"}},
 	{"examples/", []string{"server/", "tlsclient/", "card/", "fineid/"}},
 	{"tests/", []string{"tests/", "agent/", "tlsclient/", "card/", "fineid/", "softhsm/", "server/"}},
 }
