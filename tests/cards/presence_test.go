@@ -174,8 +174,12 @@ func TestServiceComesAndGoes(t *testing.T) {
 		if err := c.sign(m); err == nil {
 			t.Error("a card signs without the service that it is reached by")
 		}
+		if err := m.Lock("", "test"); !errors.Is(err, card.ErrLockNotConfirmed) {
+			t.Errorf("nobody can reset the card, and its lock says %v", err)
+		}
 		c.pull()
 		service = pcscd.Start(t)
+		waitFor(t, "the lock to be confirmed", func() bool { return m.Lock("", "test") == nil })
 	}
 }
 
