@@ -40,7 +40,9 @@ func asked(r *http.Request, to target) Asked {
 		a.Peer = conn.peer
 	}
 	site, mode, dest := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Sec-Fetch-Mode"), r.Header.Get("Sec-Fetch-Dest")
-	a.Browser = site != "" || mode != "" || dest != ""
+	// Browsers always say where a request comes from; Node's fetch sends a mode
+	// alone, with a page behind it never.
+	a.Browser = site != "" || dest != ""
 	// What a browser fetches ahead is for nobody yet (Speculative Loading, "Sec-Purpose").
 	ahead := r.Header.Get("Sec-Purpose") != ""
 	a.Navigation = mode == "navigate" && dest == "document" && !ahead

@@ -103,6 +103,7 @@ func TestAsked(t *testing.T) {
 		{"GET", "Sec-Fetch-Site: none, Sec-Fetch-Mode: navigate, Sec-Fetch-Dest: document, Sec-Fetch-User: ?1", "browser navigation repeats by-hand"},
 		{"GET", "Sec-Fetch-Site: cross-site, Sec-Fetch-Mode: navigate, Sec-Fetch-Dest: document", "browser navigation repeats"},
 		{"POST", "Sec-Fetch-Site: cross-site, Sec-Fetch-Mode: navigate, Sec-Fetch-Dest: document", "browser navigation"},
+		{"GET", "Sec-Fetch-Mode: cors", "program"}, // Node's fetch
 		{"GET", "Sec-Fetch-Site: none, Sec-Fetch-Mode: navigate, Sec-Fetch-Dest: document, Sec-Purpose: prefetch;prerender", "browser cross-site"},
 		{"GET", "Sec-Fetch-Site: cross-site, Sec-Fetch-Mode: navigate, Sec-Fetch-Dest: iframe", "browser cross-site"},
 		{"GET", "Sec-Fetch-Site: same-origin, Sec-Fetch-Mode: navigate, Sec-Fetch-Dest: iframe", "browser"},

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -431,4 +432,51 @@ func TestRefusalDoesNotWaitForTheBody(t *testing.T) {
 	if resp.StatusCode != 503 || resp.Header.Get(errorHeader) != "waiting" {
 		t.Errorf("%s %v", resp.Status, resp.Header)
 	}
+}
+
+// TestUnreadBodies refuses requests whose bodies are there already, again and
+// again: the connection goes on, or ends after the answer, and nothing panics.
+func TestUnreadBodies(t *testing.T) {
+	var log lockedBuffer
+	r := newRig(t, never(t), func(c *Config) {
+		c.Admit = func(context.Context, Asked) (context.Context, error) { return nil, errWaiting }
+		c.Log = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	for _, body := range []string{"Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"} {
+		conn := r.cardTLS("http/1.1")
+		for i := range 5 {
+			resp, _ := exchange(t, conn, "POST / HTTP/1.1\r\nHost: card.test\r\n"+body)
+			if resp.StatusCode != 503 || resp.Header.Get(errorHeader) != "waiting" {
+				t.Fatalf("request %d: %s %v", i, resp.Status, resp.Header)
+			}
+		}
+		conn.Close()
+	}
+	// The rest has not come when the refusal is made.
+	resp, _ := exchange(t, r.cardTLS("http/1.1"), "POST / HTTP/1.1\r\nHost: card.test\r\nContent-Length: 5\r\n\r\nhel")
+	if resp.StatusCode != 503 {
+		t.Errorf("%s", resp.Status)
+	}
+	r.stop()
+	if strings.Contains(log.String(), "panic") {
+		t.Errorf("the log says:\n%s", log.String())
+	}
+}
+
+// lockedBuffer can be written by many.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
