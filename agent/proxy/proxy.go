@@ -19,7 +19,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -192,9 +191,13 @@ func (p *Proxy) server(ctx context.Context, handler http.Handler, running *sync.
 				if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
 					p.cfg.Log.Debug("no full duplex", "error", err)
 				}
+				var answered func()
+				w, r, answered = closeUnread(w, r)
+				handler.ServeHTTP(w, r)
+				answered()
+				return
 			}
 			handler.ServeHTTP(w, r)
-			leaveBody(w, r)
 		}),
 		ConnState: func(_ net.Conn, state http.ConnState) {
 			switch state {
@@ -211,23 +214,6 @@ func (p *Proxy) server(ctx context.Context, handler http.Handler, running *sync.
 		MaxHeaderBytes:               maxHeaderBytes,
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(p.cfg.Log.Handler(), slog.LevelInfo),
-	}
-}
-
-// leaveBody reads what is there already of an HTTP/1.1 body that a handler has
-// left. Where that is all of it the connection can go on; else net/http closes it
-// after the answer. To leave it to net/http would not do: with full duplex it
-// reads such a body too late to go on with the connection, and panics.
-func leaveBody(w http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor != 1 || r.Body == http.NoBody || r.Method == http.MethodConnect || r.Header.Get("Upgrade") != "" {
-		return
-	}
-	c := http.NewResponseController(w)
-	if c.SetReadDeadline(time.Unix(1, 0)) != nil {
-		return // it has gone
-	}
-	if _, err := io.Copy(io.Discard, r.Body); err == nil || errors.Is(err, http.ErrBodyReadAfterClose) {
-		_ = c.SetReadDeadline(time.Time{})
 	}
 }
 
