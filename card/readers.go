@@ -255,19 +255,31 @@ func (m *Manager) resetAfter(ended []*process, reader, card string) {
 			<-p.done
 		}
 		m.keepResetting(r)
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		delete(m.resets, r)
-		if !m.unconfirmed(reader) {
-			m.confirmIn(reader)
-		}
+		m.settle(r)
 	})
+}
+
+// settle notes that a reset is not owed any more.
+func (m *Manager) settle(r *pendingReset) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.resets, r)
+	if !m.unconfirmed(r.reader) {
+		m.confirmIn(r.reader)
+	}
+}
+
+// isOwed says whether a reset is still to be done.
+func (m *Manager) isOwed(r *pendingReset) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.resets[r]
 }
 
 // keepResetting resets the card in a reader, and goes on until that is done,
 // PC/SC says that the card is gone, or somebody has unlocked it anew.
 func (m *Manager) keepResetting(r *pendingReset) {
-	for first := true; m.ctx.Err() == nil; first = false {
+	for first := true; m.ctx.Err() == nil && m.isOwed(r); first = false {
 		err := m.resetIfNeeded(r.reader)
 		if first {
 			close(r.tried)
@@ -334,15 +346,14 @@ func (m *Manager) outcome(pending []*pendingReset) error {
 		case <-m.ctx.Done():
 			return notConfirmed(ErrClosed)
 		}
-		m.mu.Lock()
-		owed := m.resets[r]
-		m.mu.Unlock()
-		if !owed {
+		if !m.isOwed(r) {
 			continue
 		}
 		if err := m.resetIfNeeded(r.reader); err != nil {
 			errs = append(errs, notConfirmed(err))
+			continue
 		}
+		m.settle(r)
 	}
 	return errors.Join(errs...)
 }
