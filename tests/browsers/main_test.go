@@ -1,5 +1,5 @@
 // Package browsers_test has real browsers and other programs log in with a card
-// through a real agent: Chromium and Firefox, curl, git, Python, WebSocket
+// through a real agent: Chromium and Firefox, curl, git, Python, Node, WebSocket
 // clients. Everything is in a root file system and in namespaces of its own,
 // without any way to another network.
 package browsers_test
@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
-	pcscd.MainWithPrograms(m, []string{"./cmd/kortti", "./cmd/kortti-server"}, rootfs.Bookworm)
+	pcscd.MainWithPrograms(m, []string{"./cmd/kortti", "./cmd/kortti-server"}, rootfs.Bookworm, rootfs.Sid)
 }
 
 // compileCard puts the library of test cards into the user's cache: there is no
