@@ -209,8 +209,6 @@ func (c *contact) publish(ctx context.Context, d dialing, first *conn, refused r
 	if c.later != nil {
 		pools = t.later
 	}
-	p := newPool(t, d, c.picked, first)
-	p.refused = refused // nobody else knows the pool yet
-	pools[c.target] = p
+	pools[c.target] = newPool(t, d, c.picked, first, refused)
 	return nil
 }

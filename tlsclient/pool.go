@@ -63,9 +63,10 @@ type refusal struct {
 	at  time.Time
 }
 
-// newPool returns a pool that dials as d says; first may be nil.
-func newPool(t *Transport, d dialing, identity *Identity, first *conn) *pool {
-	p := &pool{t: t, dialing: d, identity: identity}
+// newPool returns a pool that dials as d says; first may be nil. refused is what
+// is known of the host already.
+func newPool(t *Transport, d dialing, identity *Identity, first *conn, refused refusal) *pool {
+	p := &pool{t: t, dialing: d, identity: identity, refused: refused}
 	p.ctx, p.cancel = context.WithCancelCause(context.Background())
 	if identity != nil {
 		p.dialing.maxTLS = identity.MaxVersion
@@ -388,7 +389,7 @@ func (p *pool) forUpgrade() *pool {
 	if p.upgrade == nil {
 		d := p.dialing
 		d.h1only = true
-		p.upgrade = newPool(p.t, d, p.identity, nil)
+		p.upgrade = newPool(p.t, d, p.identity, nil, refusal{})
 	}
 	return p.upgrade
 }

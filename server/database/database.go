@@ -18,8 +18,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite" // also the driver "sqlite"
 )
 
 // readers is how many connections read at once; a point lookup takes
@@ -110,6 +111,12 @@ func open(ctx context.Context, path string) (*DB, error) {
 	return db, nil
 }
 
+// busyTimeout is how long a process waits for others that write.
+const busyTimeout = 5 * time.Second
+
+// busyCode is SQLite's SQLITE_BUSY, without what it says beyond that.
+const busyCode = 5
+
 // connect opens both pools and proves that each of them works.
 func connect(ctx context.Context, path string) (*DB, error) {
 	abs, err := filepath.Abs(path)
@@ -118,7 +125,7 @@ func connect(ctx context.Context, path string) (*DB, error) {
 	}
 	// A "file:" URI, unlike a plain name, may hold any character.
 	uri := "file:" + (&url.URL{Path: abs}).EscapedPath() +
-		"?_busy_timeout=5000&_foreign_keys=1&_journal_mode=WAL&_synchronous=FULL&_dqs=0"
+		fmt.Sprintf("?_busy_timeout=%d", busyTimeout.Milliseconds()) + "&_foreign_keys=1&_journal_mode=WAL&_synchronous=FULL&_dqs=0"
 	db := &DB{path: path}
 	// A transaction that reads first and writes later fails at once with
 	// SQLITE_BUSY_SNAPSHOT, whatever the timeout; an immediate one waits.
@@ -132,11 +139,25 @@ func connect(ctx context.Context, path string) (*DB, error) {
 	db.read.SetMaxOpenConns(readers)
 	db.read.SetMaxIdleConns(readers)
 	for _, pool := range []*sql.DB{db.write, db.read} {
-		if err := pool.PingContext(ctx); err != nil {
+		if err := ping(ctx, pool); err != nil {
 			return nil, errors.Join(db.explain(err), db.Close())
 		}
 	}
 	return db, nil
+}
+
+// ping makes a pool's first connection. To make a new file a WAL one does not wait
+// for other processes that do the same, as everything later does.
+func ping(ctx context.Context, pool *sql.DB) error {
+	for deadline := time.Now().Add(busyTimeout); ; {
+		err := pool.PingContext(ctx)
+		var refused *sqlite.Error
+		busy := errors.As(err, &refused) && refused.Code()&0xff == busyCode
+		if !busy || ctx.Err() != nil || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // Close closes all connections.
