@@ -1,0 +1,125 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kortti-id/kortti/agent/control"
+)
+
+const listsCard = "[[host]]\nname = \"card.test\"\n"
+
+// rewrite writes kortti.toml anew: its head as options writes it, then text.
+func (r *rig) rewrite(t *testing.T, listen, text string) {
+	t.Helper()
+	text = "[proxy]\nlisten = \"" + listen + "\"\n[control]\nsocket = \"" + r.Socket() + "\"\n" + text
+	check(t, os.WriteFile(filepath.Join(r.dir, "kortti.toml"), []byte(text), 0o600))
+}
+
+func (r *rig) listed(t *testing.T) string {
+	t.Helper()
+	hosts, err := r.client.Hosts(within(t))
+	check(t, err)
+	var names []string
+	for _, h := range hosts {
+		names = append(names, h.Name)
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
+func (f *fakeCards) idle() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.idleLock
+}
+
+// A reload takes over what can change while the agent runs, and names the rest.
+func TestReload(t *testing.T) {
+	cards := newFakeCards()
+	r := startFake(t, cards, listsCard)
+	r.rewrite(t, "127.0.0.1:1", "[card]\nidle_lock = \"5m\"\n[[host]]\nname = \"other.test\"\n")
+	got, err := r.client.Reload(within(t))
+	check(t, err)
+	if !slices.Equal(got.Kept, []string{"[proxy] listen"}) {
+		t.Errorf("kept %q", got.Kept)
+	}
+	changed := strings.Join(got.Changed, "\n")
+	for _, want := range []string{"idle_lock: 5m0s", "card.test is not listed any more", "other.test is listed"} {
+		if !strings.Contains(changed, want) {
+			t.Errorf("changed %q lacks %q", got.Changed, want)
+		}
+	}
+	if names := r.listed(t); names != "other.test" || cards.idle() != 5*time.Minute {
+		t.Errorf("hosts %s, idle lock %v", names, cards.idle())
+	}
+	again, err := r.client.Reload(within(t))
+	check(t, err)
+	if len(again.Changed) != 0 || !slices.Equal(again.Kept, got.Kept) {
+		t.Errorf("a second reload: %+v", again)
+	}
+}
+
+// With anything wrong a reload changes nothing, and says so.
+func TestReloadOfABadFile(t *testing.T) {
+	for name, text := range map[string]string{
+		"unknown key":  "[card]\nidle_lock = \"5m\"\nidel = 1\n[[host]]\nname = \"other.test\"\n",
+		"broken":       "[[host]]\nname = \"other.test\"\n[card\n",
+		"bad host":     "[card]\nidle_lock = \"5m\"\n[[host]]\nname = \"other.test\"\n[[host]]\nname = \"a b\"\n",
+		"missing file": "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			cards := newFakeCards()
+			r := startFake(t, cards, listsCard)
+			if r.rewrite(t, "127.0.0.1:0", text); text == "" {
+				check(t, os.Remove(filepath.Join(r.dir, "kortti.toml")))
+			}
+			_, err := r.client.Reload(within(t))
+			if e := wantCode(t, err, "configuration"); !strings.Contains(e.Hint, "Nothing has changed") || !strings.Contains(e.Message, "kortti.toml") {
+				t.Errorf("%+v", e)
+			}
+			if names := r.listed(t); names != "card.test" || cards.idle() != 0 {
+				t.Errorf("hosts %s, idle lock %v", names, cards.idle())
+			}
+		})
+	}
+}
+
+// Settings that are changed by the API count at once, are kept, and are all
+// taken over or none.
+func TestSettingsAreChanged(t *testing.T) {
+	cards := newFakeCards()
+	r := startFake(t, cards, listsCard)
+	change := func(idle, upstream string) (control.Settings, error) {
+		return r.client.PutSettings(within(t), control.SettingsChange{IdleLock: &idle, Upstream: &upstream})
+	}
+	s, err := change("7m", "http://proxy.example:3128")
+	check(t, err)
+	if s.IdleLock != "7m0s" || !strings.Contains(s.Upstream, "proxy.example:3128") || cards.idle() != 7*time.Minute {
+		t.Errorf("%+v, idle lock %v", s, cards.idle())
+	}
+	got, err := r.client.Reload(within(t))
+	check(t, err)
+	if len(got.Changed) != 0 {
+		t.Errorf("what was set is forgotten: %q", got.Changed)
+	}
+	for _, bad := range [][2]string{{"soon", ""}, {"9m", "socks5://proxy.example"}} {
+		if _, err := change(bad[0], bad[1]); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+	check(t, os.Remove(s.ManagedFile))
+	check(t, os.Mkdir(s.ManagedFile, 0o700)) // it cannot be written now
+	if _, err := change("9m", ""); err == nil {
+		t.Error("settings that cannot be kept were taken")
+	}
+	after, err := r.client.Settings(within(t))
+	check(t, err)
+	if after.IdleLock != s.IdleLock || after.Upstream != s.Upstream || cards.idle() != 7*time.Minute {
+		t.Errorf("something was taken over: %+v, idle lock %v", after, cards.idle())
+	}
+}
