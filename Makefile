@@ -18,7 +18,7 @@ GUI    := ./gui/... ./cmd/kortti-tray/... ./tests/tray/...
 HOUSE  := ./tests/house/... ./tests/rootfs/... ./tests/pcscd/...
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build tray test test-card test-proxy test-server test-gui lint fuzz bench soak clean check-go packages-demo packages-test
+.PHONY: help demo build man tray test test-card test-proxy test-server test-gui lint fuzz bench soak clean check-go packages-demo packages-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,11 @@ demo: check-go packages-demo ## a test card logs in to a demo server, from end t
 build: check-go ## the commands without the tray, into bin/
 	@mkdir -p bin
 	@$(GO) build -o bin/ ./cmd/kortti ./cmd/kortti-server ./examples/relyingparty
+
+man: build ## the manual pages, into bin/man/
+	@mkdir -p bin/man
+	@bin/kortti man > bin/man/kortti.1
+	@bin/kortti man kortti.toml > bin/man/kortti.toml.5
 
 tray: check-go packages-test ## the tray app, into bin/
 	@mkdir -p bin
@@ -61,7 +66,8 @@ lint: check-go ## gofmt, go vet, staticcheck
 fuzz: check-go ## every fuzz target, FUZZ_SECONDS in all
 	@sh tests/setup/fuzz.sh $(FUZZ_SECONDS)
 
-bench: check-go packages-test ## what cards cost in commands, PINs, signatures and processes, beside pkcs11-tool
+bench: check-go packages-test ## what cards cost, beside pkcs11-tool; how fast the proxy is, beside a plain one
+	$(GO) test -run '^$$' -bench 'Tunnel|ReverseProxy' ./agent/proxy
 	$(GO) test -run TestInsertionAndRemoval -bench BenchmarkCounts -benchtime 1x -v ./tests/cards
 
 soak: check-go packages-test ## the long runs: everything ten times, ten minutes of 2,000 programs, 1,000 lives of cards in readers, ten minutes of fuzzing
