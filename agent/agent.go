@@ -19,6 +19,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -187,6 +188,9 @@ func (a *Agent) openState() (err error) {
 		}
 		a.options.StateDir = dir
 	}
+	if err := a.lockState(dir); err != nil {
+		return err
+	}
 	if a.audit, err = audit.Open(filepath.Join(dir, "audit.jsonl"), a.log); err != nil {
 		return err
 	}
@@ -205,6 +209,21 @@ func (a *Agent) openState() (err error) {
 		a.events.publish(control.Event{Kind: control.EventHost, Host: root.Host, Reason: "root made"})
 	})
 	return err
+}
+
+// lockState keeps other agents, with other sockets, from writing the same files.
+func (a *Agent) lockState(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	lock, err := takeLock(filepath.Join(dir, "lock"), func(who string) error {
+		return fmt.Errorf("an agent is already running%s that keeps its files in %s; stop it first, or set another XDG_STATE_HOME", who, dir)
+	})
+	if err != nil {
+		return fmt.Errorf("the agent's files: %w", err)
+	}
+	a.onClose(func() { lock.Close() })
+	return nil
 }
 
 // own are the addresses of our listeners, the proxy's first.

@@ -25,9 +25,14 @@ const (
 // as 204.
 type call func(r *http.Request) (any, error)
 
-// handler is the control API.
-func (a *Agent) handler() http.Handler {
-	mux := http.NewServeMux()
+// routes are the calls of the control API by method and path, as http.ServeMux
+// takes them.
+func (a *Agent) routes() map[string]http.HandlerFunc {
+	routes := map[string]http.HandlerFunc{
+		"POST /v1/prompts/{id}": a.answerPrompt,
+		"GET /v1/events":        a.streamEvents,
+		"GET /metrics":          a.writeMetrics,
+	}
 	for pattern, c := range map[string]call{
 		"GET /v1/status":             a.getStatus,
 		"GET /v1/cards":              a.getCards,
@@ -55,7 +60,7 @@ func (a *Agent) handler() http.Handler {
 		"GET /v1/doctor":             a.getDoctor,
 		"GET /v1/audit":              a.getAudit,
 	} {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		routes[pattern] = func(w http.ResponseWriter, r *http.Request) {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 			out, err := c(r)
 			if err != nil {
@@ -63,11 +68,17 @@ func (a *Agent) handler() http.Handler {
 				return
 			}
 			writeJSON(w, out)
-		})
+		}
 	}
-	mux.HandleFunc("POST /v1/prompts/{id}", a.answerPrompt)
-	mux.HandleFunc("GET /v1/events", a.streamEvents)
-	mux.HandleFunc("GET /metrics", a.writeMetrics)
+	return routes
+}
+
+// handler is the control API.
+func (a *Agent) handler() http.Handler {
+	mux := http.NewServeMux()
+	for pattern, h := range a.routes() {
+		mux.HandleFunc(pattern, h)
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := refuseWebPage(r); err != nil {
 			writeError(w, err)

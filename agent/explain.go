@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 
@@ -150,6 +152,18 @@ func (a *Agent) explainProxied(err error) (status int, code, message, hint strin
 	if errors.As(err, &up) {
 		a.counts.upstreamError(e.Code)
 	}
-	a.log.Info("a request failed", "code", e.Code, "error", err)
+	a.log.Info("a request failed", "code", e.Code, "error", withoutContent(err))
 	return e.Status, e.Code, e.Message, e.Hint
+}
+
+// withoutContent is an error for the log. What net/http says of an answer that
+// breaks the rules of HTTP quotes it, and that may be anything.
+func withoutContent(err error) error {
+	var up *tlsclient.UpstreamError
+	var network net.Error
+	var alert tls.AlertError
+	if !errors.As(err, &up) || up.Op != "request" || errors.As(up.Err, &network) || errors.As(up.Err, &alert) || errors.Is(up.Err, io.EOF) {
+		return err
+	}
+	return &tlsclient.UpstreamError{Host: up.Host, Op: up.Op, Err: errors.New("the host's answer breaks the rules of HTTP, or its end came early")}
 }

@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -121,5 +123,84 @@ func TestSettingsAreChanged(t *testing.T) {
 	check(t, err)
 	if after.IdleLock != s.IdleLock || after.Upstream != s.Upstream || cards.idle() != 7*time.Minute {
 		t.Errorf("something was taken over: %+v, idle lock %v", after, cards.idle())
+	}
+}
+
+// What belongs to a host ends when a reload drops it: connections, requests that
+// wait for the person, and their prompt. Nothing dials again by itself.
+func TestReloadEndsDroppedHosts(t *testing.T) {
+	w := newWorld(t, "consent = \"always\"\n")
+	w.unlockNow(t)
+	stream := w.attend(t)
+	hung := w.curling(t, "/hang")
+	<-w.hanging
+	dials := w.dials.Load()
+	list := func(text string) {
+		w.rewrite(t, "127.0.0.1:0", fmt.Sprintf("[card]\nmodules = [%q]\n%s", w.card.Module(), text))
+	}
+	listed := fmt.Sprintf("[[host]]\nname = %q\naddress = %q\ntls_roots = \"site.pem\"\nconsent = \"always\"\n", siteName, w.site.Listener.Addr())
+	list("")
+	got, err := w.client.Reload(within(t))
+	check(t, err)
+	if r := <-hung; r.err == nil && r.code() != "host-changed" || len(got.Changed) != 1 || len(got.Kept) != 0 {
+		t.Errorf("%+v; %+v", r, got)
+	}
+	if n := w.transport.Counters().Connections; n != 0 || w.dials.Load() != dials {
+		t.Errorf("%d connections are open, %d new ones were made", n, w.dials.Load()-dials)
+	}
+
+	list(listed) // with a new root
+	_, err = w.client.Reload(within(t))
+	check(t, err)
+	trust, err := w.client.Trust(within(t), siteName)
+	check(t, err)
+	check(t, os.WriteFile(w.root, []byte(trust.PEM), 0o600))
+	check(t, w.client.Lock(within(t), control.CardSelection{}))
+	waiting := w.curling(t, "/")
+	p := next(t, stream, control.EventPrompt).Prompt
+	list("")
+	_, err = w.client.Reload(within(t))
+	check(t, err)
+	wantReply(t, <-waiting, 503, "host-changed")
+	if closed := next(t, stream, control.EventPromptClosed); closed.Prompt == nil || closed.Prompt.ID != p.ID {
+		t.Errorf("%+v", closed)
+	}
+	if open, err := w.client.Prompts(within(t)); err != nil || len(open) != 0 {
+		t.Errorf("%v %v", open, err)
+	}
+}
+
+// Reloads at the same time as each other and as other changes leave what the
+// files say, whoever was last.
+func TestConcurrentReloads(t *testing.T) {
+	r := startFake(t, newFakeCards(), listsCard)
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			for range 10 {
+				if _, err := r.client.Reload(within(t)); err != nil {
+					t.Errorf("reload: %v", err)
+				}
+			}
+		})
+		all.Go(func() {
+			name := fmt.Sprintf("h%d.test", i)
+			for range 10 {
+				if _, err := r.client.PutHost(within(t), control.Host{Name: name}); err != nil {
+					t.Errorf("put: %v", err)
+				}
+				if i%2 == 0 {
+					if err := r.client.DeleteHost(within(t), name); err != nil {
+						t.Errorf("delete: %v", err)
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+	got, err := r.client.Reload(within(t))
+	check(t, err)
+	if names := r.listed(t); len(got.Changed) != 0 || names != "card.test h1.test h3.test h5.test h7.test" {
+		t.Errorf("%s; %+v", names, got)
 	}
 }

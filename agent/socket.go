@@ -114,7 +114,9 @@ func listenControl(path string, passed *passed, log *slog.Logger) (ln net.Listen
 	if err := prepareDir(filepath.Dir(path)); err != nil {
 		return nil, nil, fmt.Errorf("the control socket's directory: %w", err)
 	}
-	lock, err := takeLock(path + ".lock")
+	lock, err := takeLock(path+".lock", func(who string) error {
+		return fmt.Errorf("an agent is already running%s on %s; see it with: kortti status. To start another, stop it first (where systemd started it: systemctl --user stop kortti.socket kortti.service), or set another [control] socket", who, path)
+	})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -151,11 +153,12 @@ func prepareDir(dir string) error {
 }
 
 // takeLock locks the file for the life of the process and writes the process's
-// number into it.
-func takeLock(path string) (*os.File, error) {
+// number into it. Where another process has it, the error is taken's, which is
+// told which process that is, in brackets, "" where that is not known.
+func takeLock(path string, taken func(who string) error) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("the control socket's lock: %w", err)
+		return nil, err
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		defer f.Close()
@@ -167,12 +170,11 @@ func takeLock(path string) (*os.File, error) {
 		if pid := strings.TrimSpace(string(pid)); pid != "" {
 			who = " (process " + pid + ")"
 		}
-		return nil, fmt.Errorf("an agent is already running%s on %s; see it with: kortti status. To start another, stop it first (where systemd started it: systemctl --user stop kortti.socket kortti.service), or set another [control] socket", who, strings.TrimSuffix(path, ".lock"))
+		return nil, taken(who)
 	}
-	err = errors.Join(f.Truncate(0), writeAt(f, fmt.Appendf(nil, "%d\n", os.Getpid())))
-	if err != nil {
+	if err := errors.Join(f.Truncate(0), writeAt(f, fmt.Appendf(nil, "%d\n", os.Getpid()))); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("the control socket's lock: %w", err)
+		return nil, err
 	}
 	return f, nil
 }

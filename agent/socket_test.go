@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -38,6 +39,58 @@ func TestOneAgentForEachSocket(t *testing.T) {
 	}
 	check(t, first.stop())
 	start(t, options(t, dir, ""), openFake)
+}
+
+// TestAgentsAtTheSameMoment starts some at once: one of them runs, and none takes
+// its socket away.
+func TestAgentsAtTheSameMoment(t *testing.T) {
+	dir := t.TempDir()
+	var agents []*Agent
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for range 8 {
+		o := options(t, dir, "")
+		all.Go(func() {
+			a, err := openFake(o)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				agents = append(agents, a)
+			} else if !strings.Contains(err.Error(), "already running") {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if len(agents) != 1 {
+		t.Errorf("%d agents run", len(agents))
+	}
+	for _, a := range agents {
+		if conn, err := net.Dial("unix", a.Socket()); err != nil {
+			t.Error(err)
+		} else {
+			conn.Close()
+		}
+		a.Close()
+	}
+}
+
+// TestOneAgentForEachState starts a second agent with a socket of its own, as a
+// second session of the user with another XDG_RUNTIME_DIR does: both would write
+// the same consents, profiles and roots.
+func TestOneAgentForEachState(t *testing.T) {
+	dir := t.TempDir()
+	first := start(t, options(t, dir, ""), openFake)
+	second := options(t, dir, "")
+	second.Config.Control.Socket = filepath.Join(dir, "other", "agent.sock")
+	_, err := openFake(second)
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("already running (process %d) that keeps its files in %s", os.Getpid(), filepath.Join(dir, "state"))) {
+		t.Fatalf("a second agent: %v", err)
+	}
+	check(t, first.stop())
+	a, err := openFake(second)
+	check(t, err)
+	a.Close()
 }
 
 func TestDeadAgentsSocketIsReplaced(t *testing.T) {

@@ -257,12 +257,12 @@ func TestSmugglingHTTP2(t *testing.T) {
 		{"colon in a name", over([2]string{"x: y", "z"}), "", "RST_STREAM"},
 		{"capitals in a name", over([2]string{"X", "y"}), "", "RST_STREAM"},
 		{"body longer than its length", over([2]string{":method", "POST"}, [2]string{":path", "/long"}, [2]string{"content-length", "1"}), hidden, "RST_STREAM"},
-		{"body shorter than its length", over([2]string{":method", "POST"}, [2]string{":path", "/short"}, [2]string{"content-length", "1000"}), hidden, "GOAWAY"},
+		{"body shorter than its length", over([2]string{":method", "POST"}, [2]string{":path", "/short"}, [2]string{"content-length", "1000"}), hidden, "GOAWAY or 400 bad-body"}, // whichever side notices first
 		{"two paths", append(over(), [2]string{":path", "/b"}), "", "RST_STREAM"},
 		{"a pseudo field at the end", append(over([2]string{":path", ""}, [2]string{"x", "y"}), [2]string{":path", "/smuggled"}), "", "RST_STREAM"},
 		{"long header", over([2]string{"x", strings.Repeat("x", 2*maxHeaderBytes)}), "", "GOAWAY"},
 	} {
-		if got := askHTTP2(t, r.cardTLS("h2"), c.header, c.body); got != c.want {
+		if got := askHTTP2(t, r.cardTLS("h2"), c.header, c.body); !slices.Contains(strings.Split(c.want, " or "), got) {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 	}

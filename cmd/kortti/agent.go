@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -28,6 +29,9 @@ func runAgent(ctx context.Context, std stdio, args []string) error {
 	if err := errors.Join(err, err2); err != nil {
 		return err
 	}
+	// net/http's client writes there what a host says out of turn, which may be
+	// anything; all else goes to the agent's own log.
+	log.SetOutput(io.Discard)
 	hangUps := make(chan os.Signal, 1)
 	if !signal.Ignored(syscall.SIGHUP) { // as nohup leaves it
 		signal.Notify(hangUps, syscall.SIGHUP)
