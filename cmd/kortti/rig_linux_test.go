@@ -22,6 +22,7 @@ type running struct {
 	dir, socket, proxy string
 	client             *control.Client
 	card               *softhsm.Card
+	log                strings.Builder // of the agent, when it has ended
 }
 
 // startAgent makes a test card and runs `kortti agent` with it, and with hosts
@@ -40,9 +41,8 @@ func startAgent(t *testing.T, hosts string) *running {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	agent := r.command("agent", "--config", config)
-	var said strings.Builder
-	agent.Stderr = &said
+	agent := r.command("agent", "-v", "--config", config)
+	agent.Stderr = &r.log
 	agent.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // a test that is killed leaves none behind
 	if err := agent.Start(); err != nil {
 		t.Fatal(err)
@@ -50,7 +50,7 @@ func startAgent(t *testing.T, hosts string) *running {
 	t.Cleanup(func() {
 		_ = agent.Process.Signal(syscall.SIGTERM)
 		if err := agent.Wait(); err != nil || t.Failed() {
-			t.Errorf("the agent: %v\n%s", err, said.String())
+			t.Errorf("the agent: %v\n%s", err, r.log.String())
 		}
 	})
 	r.client = control.New(r.socket)
