@@ -11,10 +11,12 @@ TEST := $(GO) test -race -timeout 15m
 # at its end.
 export GORACE := atexit_sleep_ms=0
 
-CARD   := ./card/... ./softhsm/... ./fineid/... ./tlsclient/... ./tests/virtualcard/... ./tests/cards/...
-PROXY  := ./agent/... ./cmd/kortti/... ./tests/demo/... ./tests/load/... ./tests/upstreams/... ./tests/browsers/...
+CARD   := ./card/... ./softhsm/... ./fineid/... ./tlsclient/... ./tests/virtualcard/...
+PROXY  := ./agent/... ./cmd/kortti/... ./tests/demo/... ./tests/upstreams/...
 SERVER := ./server/... ./cmd/kortti-server/... ./examples/... ./tests/server/...
 GUI    := ./gui/... ./cmd/kortti-tray/... ./tests/tray/...
+# These run one after the other: each fills the machine by itself.
+ALONE  := ./tests/cards/... ./tests/load/... ./tests/browsers/...
 HOUSE  := ./tests/house/... ./tests/rootfs/... ./tests/pcscd/...
 
 .DEFAULT_GOAL := help
@@ -43,14 +45,17 @@ tray: check-go packages-test ## the tray app, into bin/
 
 test: check-go packages-test lint ## everything that must be green: lint, all tests with the race detector, 90 s of fuzzing
 	$(TEST) $(HOUSE) $(CARD) $(PROXY) $(SERVER)
+	$(TEST) -p 1 $(ALONE)
 	$(MAKE) --no-print-directory test-gui
 	$(MAKE) --no-print-directory fuzz
 
 test-card: check-go packages-test ## cards, test cards, certificates, TLS client
 	$(TEST) $(CARD)
+	$(TEST) ./tests/cards/...
 
 test-proxy: check-go packages-test ## the agent, its proxy, the command line, the demo
 	$(TEST) $(PROXY)
+	$(TEST) -p 1 ./tests/load/... ./tests/browsers/...
 
 test-server: check-go packages-test ## the server, its command, nginx in front of it
 	$(TEST) $(SERVER)
@@ -72,6 +77,7 @@ bench: check-go packages-test ## what cards cost, beside pkcs11-tool; how fast t
 
 soak: check-go packages-test ## the long runs: everything ten times, ten minutes of 2,000 programs, 1,000 lives of cards in readers, ten minutes of fuzzing
 	$(GO) test -race -timeout 60m -count=10 $(CARD) $(PROXY) $(SERVER)
+	$(GO) test -race -timeout 60m -count=10 -p 1 $(ALONE)
 	KORTTI_LOAD=10m $(GO) test -race -timeout 60m -run TestLoad ./tests/load
 	KORTTI_CYCLES=143 $(GO) test -race -timeout 60m -run TestCycles ./tests/cards
 	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=600

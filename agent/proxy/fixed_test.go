@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -145,5 +146,42 @@ func TestFixedUpgrade(t *testing.T) {
 	stop()
 	if _, err := in.ReadByte(); err == nil {
 		t.Error("the connection outlives its listener")
+	}
+}
+
+// Events come through one by one, as the host says them.
+func TestFixedEvents(t *testing.T) {
+	heard := make(chan struct{})
+	r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for i := range 5 {
+			fmt.Fprintf(w, "data: %d\n\n", i)
+			w.(http.Flusher).Flush()
+			select {
+			case <-heard:
+			case <-r.Context().Done():
+				return
+			}
+		}
+	})
+	r.hosts.set("card.test")
+	addr, _ := r.fix("card.test", "443")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, "GET", "http://"+addr+"/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := new(http.Transport).RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	events := bufio.NewScanner(resp.Body)
+	for i := range 5 {
+		if !events.Scan() || events.Text() != fmt.Sprint("data: ", i) || !events.Scan() {
+			t.Fatalf("event %d: %q %v", i, events.Text(), events.Err())
+		}
+		heard <- struct{}{}
 	}
 }

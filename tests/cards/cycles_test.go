@@ -72,4 +72,14 @@ func (c *testCard) cycle(t *testing.T, m *card.Manager, address string, i int) {
 	}
 	in.Pull()
 	c.gone(t, m)
+	// The module may tell it first. A virtual reader whose card is changed
+	// before the service looks again tells it nothing of the change.
+	waitFor(t, "PC/SC to see the reader empty", func() bool {
+		for i, r := range m.Snapshot().PCSCReaders {
+			if (i == 1) == (address == pcscd.Address1) {
+				return !r.Present
+			}
+		}
+		return false
+	})
 }

@@ -26,13 +26,11 @@ func (m *module) change(r wire.Request, body []byte) (wire.Answer, error) {
 	if err != nil {
 		return answer, err
 	}
-	slot, err := m.slotOf(r.Reader, r.Ordinal)
+	slot, token, err := m.findToken(r.Reader, r.Ordinal)
 	if err != nil {
 		return answer, err
 	}
-	if answer.Token, err = m.readToken(slot); err != nil {
-		return answer, err
-	}
+	answer.Token = token
 	if err := mayChange(answer.Token.Flags, r); err != nil {
 		return answer, err
 	}

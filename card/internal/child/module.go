@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -102,6 +103,30 @@ func (m *module) readToken(slot uint) (*wire.TokenInfo, error) {
 	}
 	token := tokenInfo(info)
 	return &token, nil
+}
+
+// How long and how often findToken looks.
+const (
+	settleTime = 500 * time.Millisecond
+	settleStep = 20 * time.Millisecond
+)
+
+// findToken finds the slot of a card that was there a moment ago, and reads its
+// token. A module may take the card, or its reader, for gone and find it again at
+// the next look (OpenSC 0.27, when pcsc-lite 2.5 answers on a busy machine that
+// it knows no such reader), and the person has entered the PIN already. To look
+// again shows the card no PIN.
+func (m *module) findToken(reader string, ordinal int) (slot uint, token *wire.TokenInfo, err error) {
+	for end := time.Now().Add(settleTime); ; time.Sleep(settleStep) {
+		if slot, err = m.slotOf(reader, ordinal); err == nil {
+			token, err = m.readToken(slot)
+		}
+		var f *wire.Fault
+		gone := errors.As(err, &f) && (f.Kind == wire.Gone || f.Code == pkcs11.CKR_TOKEN_NOT_PRESENT)
+		if !gone || time.Now().After(end) {
+			return slot, token, err
+		}
+	}
 }
 
 // slotOf finds a slot by its reader and its place among the reader's slots (one

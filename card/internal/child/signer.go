@@ -32,11 +32,7 @@ type signer struct {
 // certificate and C_Login, the session is dead.)
 func (m *module) login(r wire.Request, pin []byte) (*signer, wire.Answer, error) {
 	var answer wire.Answer
-	slot, err := m.slotOf(r.Reader, r.Ordinal)
-	if err != nil {
-		return nil, answer, err
-	}
-	token, err := m.readToken(slot)
+	slot, token, err := m.findToken(r.Reader, r.Ordinal)
 	if err != nil {
 		return nil, answer, err
 	}
