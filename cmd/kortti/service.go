@@ -37,11 +37,7 @@ func installService(ctx context.Context, std stdio, args []string) error {
 	if _, err := parse(fs, args); err != nil {
 		return err
 	}
-	cfg, err := config.Load(*file)
-	if err != nil {
-		return err
-	}
-	plan, err := planService(cfg, *file != "")
+	cfg, plan, err := loadPlan(*file)
 	if err != nil {
 		return err
 	}
@@ -81,6 +77,16 @@ func installService(ctx context.Context, std stdio, args []string) error {
 	}
 	sayUnits(std, cfg, write, changed)
 	return nil
+}
+
+// loadPlan reads a configuration, "" the usual one, and plans for it.
+func loadPlan(file string) (*config.Config, *servicePlan, error) {
+	cfg, err := config.Load(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	plan, err := planService(cfg, file != "")
+	return cfg, plan, err
 }
 
 // refuseOtherAgent tells of an agent that systemd has not started: its sockets
@@ -202,11 +208,7 @@ func serviceStatus(ctx context.Context, std stdio, args []string) error {
 	if _, err := parse(fs, args); err != nil {
 		return err
 	}
-	cfg, err := config.Load(*file)
-	if err != nil {
-		return err
-	}
-	plan, err := planService(cfg, *file != "")
+	_, plan, err := loadPlan(*file)
 	if err != nil {
 		return err
 	}
