@@ -112,7 +112,7 @@ func changeTrust(ctx context.Context, std stdio, fs trustFlags, request control.
 	case *fs.json:
 		err = printJSON(std.out, result)
 	case request.Print:
-		printPlan(std, result)
+		printPlan(std, request.Action, result)
 	default:
 		printChanges(std, request, result)
 	}
@@ -129,13 +129,19 @@ func number(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
+// nowhereToInstall is said where an installation has come to nothing at all.
+const nowhereToInstall = "Nothing to install: no browser's trust store was found (start the browser once), or no host is listed (see: kortti hosts list)."
+
 // printPlan prints commands for a shell: all else is a comment, so that the
 // whole can be kept as a script.
-func printPlan(std stdio, result control.TrustResult) {
+func printPlan(std stdio, action string, result control.TrustResult) {
 	for _, command := range result.Commands {
 		fmt.Fprintln(std.out, command)
 	}
-	if len(result.Commands) == 0 {
+	switch {
+	case len(result.Changes) == 0 && action == control.TrustInstall:
+		fmt.Fprintln(std.out, "# "+nowhereToInstall)
+	case len(result.Commands) == 0:
 		fmt.Fprintln(std.out, "# Nothing needs to be done.")
 	}
 	printRestart(std.out, "# ", "Afterwards", result)
@@ -163,7 +169,7 @@ func printChanges(std stdio, request control.TrustRequest, result control.TrustR
 		if request.Action == control.TrustUninstall {
 			fmt.Fprintln(std.out, "No trust store holds such a root: nothing needs to be removed.")
 		} else {
-			fmt.Fprintln(std.out, "Nothing was installed: no browser's trust store was found, or no host is listed (see: kortti hosts list).")
+			fmt.Fprintln(std.out, nowhereToInstall)
 			fmt.Fprintln(std.out, "Programs such as curl take the root from a file: kortti trust print HOST > root.pem")
 		}
 	}
@@ -255,9 +261,11 @@ func showTrust(ctx context.Context, std stdio, args []string) error {
 func printTrust(w io.Writer, status control.TrustStatus) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "STORE\tHOST\tROOT\tSTATE")
+	rows := 0
 	var notes []string
 	for _, s := range status.Stores {
 		if s.Error != "" {
+			rows++
 			fmt.Fprintf(tw, "%s\t\t\tcannot be read: %s\n", s.Owner, s.Path)
 			if note := fmt.Sprintf("Cannot be read: %s. %s", s.Error, s.Hint); !slices.Contains(notes, note) {
 				notes = append(notes, note)
@@ -266,6 +274,7 @@ func printTrust(w io.Writer, status control.TrustStatus) {
 		}
 		for _, r := range s.Roots {
 			if s.Kind != "system" || r.State != control.TrustMissing {
+				rows++
 				fmt.Fprintf(tw, "%s\t%s\t%.8s\t%s\n", s.Owner, r.Host, r.SHA256, stateText(r.State))
 			}
 		}
@@ -273,7 +282,12 @@ func printTrust(w io.Writer, status control.TrustStatus) {
 			notes = append(notes, fmt.Sprintf("%s uses ~/.pki/nssdb, because it is there; %s is for when it is not.", s.Owner, s.Path))
 		}
 	}
-	tw.Flush()
+	if rows > 0 {
+		tw.Flush()
+	} else if len(status.Roots) > 0 {
+		fmt.Fprintln(w, "No browser's trust store was found. Start the browser once, then: kortti trust install")
+		fmt.Fprintln(w, "Programs on the command line need none: kortti exec -- PROGRAM")
+	}
 	for _, note := range append(notes, trustAdvice(status)...) {
 		fmt.Fprintln(w, note)
 	}
