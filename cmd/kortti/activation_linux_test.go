@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -35,6 +36,10 @@ type manager struct {
 
 func newManager(t *testing.T) *manager {
 	t.Helper()
+	// A signal that is ignored, as nohup leaves it, would be for the agent too.
+	hangUps := make(chan os.Signal, 1)
+	signal.Notify(hangUps, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(hangUps) })
 	m := &manager{t: t, dir: t.TempDir(), notification: make([]byte, 4096)}
 	m.socketPath = filepath.Join(m.dir, "run", "agent.sock")
 	must(t, os.Mkdir(filepath.Dir(m.socketPath), 0o700))
