@@ -78,8 +78,8 @@ type Issuer struct {
 // Forwarded says which reverse proxies may speak for their clients; see package
 // evidence.
 type Forwarded struct {
-	Format string   `toml:"format"` // off (default), nginx-escaped-pem
-	Header string   `toml:"header"` // default X-SSL-Client-Cert
+	Format string   `toml:"format"` // off (default), nginx-escaped-pem, rfc9440, envoy-xfcc, traefik
+	Header string   `toml:"header"` // of nginx-escaped-pem; default X-SSL-Client-Cert
 	From   []string `toml:"from"`
 }
 

@@ -27,8 +27,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -39,10 +41,18 @@ const (
 	// NginxEscapedPEM is nginx's $ssl_client_escaped_cert: one PEM
 	// certificate, percent-encoded.
 	NginxEscapedPEM = "nginx-escaped-pem"
+	// RFC9440 is Client-Cert and Client-Cert-Chain, which HAProxy, Caddy, Apache
+	// and nginx can write.
+	RFC9440 = "rfc9440"
+	// EnvoyXFCC is Envoy's X-Forwarded-Client-Cert with Cert.
+	EnvoyXFCC = "envoy-xfcc"
+	// Traefik is X-Forwarded-Tls-Client-Cert of Traefik's passTLSClientCert.
+	Traefik = "traefik"
 )
 
-// DefaultHeader is the header that carries the certificate where Config.Header
-// does not name another one.
+// DefaultHeader is the header that carries the certificate in NginxEscapedPEM
+// where Config.Header does not name another one. The other formats have names of
+// their own.
 const DefaultHeader = "X-SSL-Client-Cert"
 
 // AddressHeader is where a trusted proxy puts its client's IP address. Without
@@ -54,9 +64,11 @@ const AddressHeader = "X-Real-IP"
 const SourceTLS = "tls"
 
 const (
-	// maxCertificate bounds a certificate and the header that carries one,
-	// in bytes. Card certificates have about 1,700.
+	// maxCertificate bounds a certificate, in bytes. Card certificates have
+	// about 1,700.
 	maxCertificate = 16 << 10
+	// maxHeader bounds a header that carries certificates, in bytes.
+	maxHeader = 64 << 10
 	// maxHints bounds the certificates taken from behind the leaf.
 	maxHints = 8
 )
@@ -72,14 +84,15 @@ type Evidence struct {
 
 // Config says which proxies may speak for their clients.
 type Config struct {
-	Format string   // Off (also "") or NginxEscapedPEM
-	Header string   // "" = DefaultHeader
+	Format string   // Off (also "") or another of the formats
+	Header string   // for NginxEscapedPEM; "" = DefaultHeader
 	From   []string // "unix:uid=33", "mtls:<SHA-256 of the proxy's certificate>", "10.0.0.0/8"
 }
 
 // Reader reads Evidence from requests. It is safe for concurrent use.
 type Reader struct {
 	format  string
+	kind    format
 	header  string // canonical name
 	trusted trusted
 }
@@ -93,25 +106,29 @@ func New(c Config) (*Reader, error) {
 		if len(c.From) > 0 {
 			return nil, errors.New("evidence: trusted proxies are listed but the header format is off; set a format or remove the list")
 		}
-		return &Reader{format: Off, header: DefaultHeader}, nil
-	case NginxEscapedPEM:
-	case "rfc9440", "envoy-xfcc", "traefik", "insecure-legacy-dn":
-		return nil, fmt.Errorf("evidence: format %q is not supported by this version; use %q", c.Format, NginxEscapedPEM)
+		return &Reader{format: Off, header: http.CanonicalHeaderKey(DefaultHeader)}, nil
+	case "insecure-legacy-dn":
+		return nil, fmt.Errorf("evidence: format %q is not supported by this version; have the proxy send the certificate itself, such as %q", c.Format, NginxEscapedPEM)
+	}
+	kind, ok := formats[c.Format]
+	if !ok {
+		return nil, fmt.Errorf("evidence: unknown header format %q; use %q or one of %s", c.Format, Off, strings.Join(slices.Sorted(maps.Keys(formats)), ", "))
+	}
+	header := kind.header
+	switch {
+	case c.Header == "":
+	case kind.fixed && !strings.EqualFold(c.Header, kind.header):
+		return nil, fmt.Errorf("evidence: format %q has the header %q and no other; remove header", c.Format, kind.header)
+	case !validName(c.Header):
+		return nil, fmt.Errorf("evidence: %q cannot carry a certificate; use a name of letters, digits and dashes such as %q", c.Header, DefaultHeader)
 	default:
-		return nil, fmt.Errorf("evidence: unknown header format %q; use %q or %q", c.Format, Off, NginxEscapedPEM)
-	}
-	header := c.Header
-	if header == "" {
-		header = DefaultHeader
-	}
-	if !validName(header) {
-		return nil, fmt.Errorf("evidence: %q cannot carry a certificate; use a name of letters, digits and dashes such as %q", header, DefaultHeader)
+		header = c.Header
 	}
 	t, err := parseTrusted(c.From)
 	if err != nil {
 		return nil, err
 	}
-	return &Reader{format: c.Format, header: http.CanonicalHeaderKey(header), trusted: t}, nil
+	return &Reader{format: c.Format, kind: kind, header: http.CanonicalHeaderKey(header), trusted: t}, nil
 }
 
 // Warnings are things in the configuration that work but that its owner should
@@ -167,16 +184,11 @@ func (rd *Reader) Read(r *http.Request) (ev Evidence, present bool, err error) {
 	if err := readAddress(r, &ev); err != nil {
 		return ev, false, err
 	}
-	value := r.Header.Get(rd.header)
-	if value == "" {
-		return ev, false, nil
-	}
-	leaf, err := parseEscapedPEM(value)
-	if err != nil {
-		err.(*Error).Header = rd.header
+	leaf, chain, present, err := rd.read(r.Header)
+	if !present {
 		return ev, false, err
 	}
-	ev.Leaf, ev.Source = leaf, rd.format
+	ev.Leaf, ev.Chain, ev.Source = leaf, chain, rd.format
 	return ev, true, nil
 }
 
@@ -195,14 +207,11 @@ func readTLS(r *http.Request, ev Evidence) (Evidence, bool, error) {
 		return ev, false, &Error{Code: CodeOversize, detail: fmt.Sprintf("the client certificate has %d bytes, at most %d are read", len(leaf), maxCertificate)}
 	}
 	ev.Leaf, ev.Source = leaf, SourceTLS
+	var behind [][]byte
 	for _, c := range r.TLS.PeerCertificates[1:] {
-		if len(ev.Chain) == maxHints {
-			break
-		}
-		if len(c.Raw) <= maxCertificate {
-			ev.Chain = append(ev.Chain, c.Raw)
-		}
+		behind = append(behind, c.Raw)
 	}
+	ev.Chain = hints(leaf, behind)
 	return ev, true, nil
 }
 

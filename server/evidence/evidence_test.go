@@ -120,7 +120,13 @@ func TestConfig(t *testing.T) {
 		{"internet 6", Config{Format: NginxEscapedPEM, From: []string{"::/0"}}, "of the Internet"},
 		{"bare address", Config{Format: NginxEscapedPEM, From: []string{"10.0.0.1"}}, "is not understood"},
 		{"mapped", Config{Format: NginxEscapedPEM, From: []string{"::ffff:10.0.0.0/104"}}, "IPv4 form"},
-		{"later format", Config{Format: "rfc9440", From: []string{"unix:uid=33"}}, `format "rfc9440" is not supported by this version`},
+		{"RFC 9440", Config{Format: RFC9440, From: []string{"unix:uid=33"}}, ""},
+		{"RFC 9440 by its name", Config{Format: RFC9440, Header: "client-cert", From: []string{"unix:uid=33"}}, ""},
+		{"RFC 9440 by another name", Config{Format: RFC9440, Header: "X-Cert", From: []string{"unix:uid=33"}}, `has the header "Client-Cert" and no other`},
+		{"Envoy", Config{Format: EnvoyXFCC, From: []string{"unix:uid=33"}}, ""},
+		{"Traefik", Config{Format: Traefik, From: []string{"unix:uid=33"}}, ""},
+		{"nobody trusted for RFC 9440", Config{Format: RFC9440}, "no proxy is trusted"},
+		{"legacy", Config{Format: "insecure-legacy-dn", From: []string{"unix:uid=33"}}, `format "insecure-legacy-dn" is not supported by this version`},
 		{"unknown format", Config{Format: "nginx", From: []string{"unix:uid=33"}}, "unknown header format"},
 		{"underscore name", Config{Format: NginxEscapedPEM, Header: "X_Cert", From: []string{"unix:uid=33"}}, "cannot carry"},
 		{"taken name", Config{Format: NginxEscapedPEM, Header: "X-Real-IP", From: []string{"unix:uid=33"}}, "cannot carry"},
@@ -183,7 +189,7 @@ func TestHeaders(t *testing.T) {
 		{"no address", proxy, http.Header{"X-Real-Ip": {"unknown"}}, CodeBadValue, false, ""},
 		{"Apache's null", proxy, http.Header{"X-Ssl-Client-Cert": {"(null)"}}, CodeBadValue, false, ""},
 		{"Caddy's placeholder", proxy, http.Header{"X-Ssl-Client-Cert": {"{http.request.tls.client.certificate_pem}"}}, CodeBadValue, false, ""},
-		{"too long", proxy, http.Header{"X-Ssl-Client-Cert": {good + strings.Repeat("A", maxCertificate)}}, CodeOversize, false, ""},
+		{"too long", proxy, http.Header{"X-Ssl-Client-Cert": {good + strings.Repeat("A", maxHeader)}}, CodeOversize, false, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			rd := newReader(t, "10.0.0.0/8")

@@ -29,6 +29,40 @@ func FuzzEscapedPEM(f *testing.F) {
 	})
 }
 
+// FuzzFormats: whatever a trusted proxy writes, there is no certificate with an
+// error, none that is empty or too long, and no panic; the leaf alone in each
+// format's own words gives the leaf.
+func FuzzFormats(f *testing.F) {
+	der := newCertificate(f, "person").Certificate[0]
+	for name := range formats {
+		for _, v := range vectors(der, newCertificate(f, "issuer").Certificate[0]) {
+			if v.format == name {
+				f.Add(name, v.leaf, v.chain)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, name, leaf, chain string) {
+		if _, ok := formats[name]; !ok {
+			return
+		}
+		rd, err := New(Config{Format: name, From: []string{"10.0.0.0/8"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		header := http.Header{rd.Header(): {leaf}}
+		if c := formats[name].chain; c != "" {
+			header[c] = []string{chain}
+		}
+		ev, present, err := rd.Read(proxied(t, rd, "10.1.2.3:1", header))
+		if err != nil && (present || ev.Leaf != nil || ev.Chain != nil || codeOf(err) != CodeBadValue && codeOf(err) != CodeOversize) {
+			t.Fatalf("%v with a certificate of %d bytes", err, len(ev.Leaf))
+		}
+		if err == nil && present != (leaf != "") || present && (len(ev.Leaf) == 0 || len(ev.Leaf) > maxCertificate) || len(ev.Chain) > maxHints {
+			t.Fatalf("present %v, %d bytes, %d behind", present, len(ev.Leaf), len(ev.Chain))
+		}
+	})
+}
+
 // FuzzHeaders: no header of a stranger makes a certificate appear or moves his
 // address, and after Strip nothing is left that any spelling would read.
 func FuzzHeaders(f *testing.F) {

@@ -1,12 +1,9 @@
 package evidence
 
 import (
-	"bytes"
-	"encoding/pem"
 	"fmt"
 	"net/http"
 	"net/textproto"
-	"net/url"
 	"strings"
 )
 
@@ -116,10 +113,12 @@ func (rd *Reader) checkIdentity(name string, values []string, proxy bool) error 
 	if !proxy {
 		return &Error{Code: CodeUntrustedPeer, Header: name, detail: "only a trusted proxy may send it, and this peer is none; list the proxy in [forwarded] from, or make it drop the header"}
 	}
-	if plain(name) != plain(rd.header) {
-		return &Error{Code: CodeSecondFormat, Header: name, detail: fmt.Sprintf("the proxy may speak about its client in %q only; make it drop this one", rd.header)}
+	for _, want := range []string{rd.header, rd.kind.chain} {
+		if want != "" && plain(name) == plain(want) {
+			return once(name, values, want)
+		}
 	}
-	return once(name, values, rd.header)
+	return &Error{Code: CodeSecondFormat, Header: name, detail: fmt.Sprintf("the proxy may speak about its client in %q only; make it drop this one", rd.header)}
 }
 
 // once checks that a header has its one right spelling and one value.
@@ -146,39 +145,4 @@ func (rd *Reader) checkConnection(values []string) error {
 		}
 	}
 	return nil
-}
-
-const pemBegin = "-----BEGIN CERTIFICATE-----\n"
-
-// parseEscapedPEM reads nginx's $ssl_client_escaped_cert: exactly one
-// CERTIFICATE block, no PEM headers, nothing before or behind. Unescaping is
-// that of paths: in base64 a plus sign is a plus sign, and nginx escapes it but
-// other writers of this form do not.
-func parseEscapedPEM(value string) ([]byte, error) {
-	if len(value) > maxCertificate {
-		return nil, &Error{Code: CodeOversize, detail: fmt.Sprintf("has %d bytes, at most %d are read", len(value), maxCertificate)}
-	}
-	text, err := url.PathUnescape(value)
-	if err != nil {
-		return nil, badPEM("its percent-encoding is broken")
-	}
-	if !strings.HasPrefix(text, pemBegin) {
-		return nil, badPEM("it does not begin with a PEM certificate")
-	}
-	block, rest := pem.Decode([]byte(text))
-	switch {
-	case block == nil || block.Type != "CERTIFICATE" || strings.Count(text, "-----BEGIN") != 1:
-		return nil, badPEM("it is not exactly one PEM certificate")
-	case len(block.Headers) > 0:
-		return nil, badPEM("its PEM block has headers")
-	case len(bytes.TrimRight(rest, "\n")) > 0:
-		return nil, badPEM("something follows the certificate")
-	case len(block.Bytes) == 0:
-		return nil, badPEM("its PEM block is empty")
-	}
-	return block.Bytes, nil
-}
-
-func badPEM(why string) *Error {
-	return &Error{Code: CodeBadValue, detail: why + "; send nginx's $ssl_client_escaped_cert and nothing else"}
 }
