@@ -145,14 +145,18 @@ func refusal(kind control.PromptKind, err error) error {
 // RoundTrip makes a program's request with a card, asking the person what must
 // be asked before any of it is sent: proxy.Config.Transport.
 func (a *Agent) RoundTrip(req *http.Request) (*http.Response, error) {
+	var body *keptBody
 	if req.Body != nil && req.Body != http.NoBody {
-		body := &keptBody{ReadCloser: req.Body}
+		body = &keptBody{ReadCloser: req.Body}
 		defer body.letGo()
 		req = req.WithContext(req.Context()) // a copy
 		req.Body = body
 	}
 	var resp *http.Response
 	err := a.asking(req.Context(), func() (err error) {
+		if body != nil {
+			body.reopen()
+		}
 		resp, err = a.transport.RoundTrip(req)
 		return err
 	})
@@ -179,7 +183,8 @@ func (a *Agent) asking(ctx context.Context, try func() error) error {
 }
 
 // keptBody is a request's body that stays open while the request may be tried
-// again: the transport closes what it has not begun to read.
+// again: the transport closes what it has not begun to read. The last try may go
+// on reading it after its answer has come.
 type keptBody struct {
 	io.ReadCloser
 
@@ -197,7 +202,14 @@ func (b *keptBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// letGo lets the body be closed, and closes it if that was wanted before.
+// reopen forgets that an earlier try wanted the body closed.
+func (b *keptBody) reopen() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = false
+}
+
+// letGo lets the body be closed, and closes it if the last try wanted that.
 func (b *keptBody) letGo() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

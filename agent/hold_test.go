@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strings"
@@ -167,6 +168,67 @@ func TestFormWaits(t *testing.T) {
 	}
 	if s, n := w.count(t, "signatures"), w.desk.Raised(); s != 1 || n != 1 {
 		t.Errorf("%d signatures, %d prompts", s, n)
+	}
+}
+
+// TestBodyOutlivesTheQuestion: a body that has waited for the PIN goes on to be
+// sent after the host has begun to answer.
+func TestBodyOutlivesTheQuestion(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		w := newWorld(t, "consent = \"always\"\n", func(site *httptest.Server) {
+			site.EnableHTTP2 = http2
+			site.Config.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				out := http.NewResponseController(rw)
+				if err := out.EnableFullDuplex(); err != nil && !http2 {
+					t.Error(err)
+				}
+				for buffer := make([]byte, 1000); ; {
+					n, err := r.Body.Read(buffer)
+					rw.Write(buffer[:n])
+					out.Flush()
+					if err != nil {
+						return
+					}
+				}
+			})
+		})
+		stream := w.attend(t)
+		from, to := io.Pipe()
+		req, err := http.NewRequestWithContext(within(t), "POST", "https://"+siteName+"/", from)
+		check(t, err)
+		program := w.throughProxy(t)
+		program.ForceAttemptHTTP2 = true // HTTP/1.1 clients read no answer before the body's end
+		answer := make(chan *http.Response, 1)
+		go func() {
+			resp, err := program.RoundTrip(req)
+			if err != nil {
+				t.Error(err)
+			}
+			answer <- resp
+		}()
+		p := next(t, stream, control.EventPrompt).Prompt
+		check(t, w.answer(t, p.ID, control.Answer{PIN: pin(rightPIN)}))
+		const half = "the first half, "
+		_, err = io.WriteString(to, half)
+		check(t, err)
+		resp := <-answer
+		if resp == nil {
+			t.FailNow()
+		}
+		if _, err := io.ReadFull(resp.Body, make([]byte, len(half))); err != nil {
+			t.Fatal(err)
+		}
+		rest := strings.Repeat("and the rest ", 20_000)
+		go func() {
+			io.WriteString(to, rest)
+			to.Close()
+		}()
+		got, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || string(got) != rest {
+			t.Errorf("HTTP/2 at the host %v: %d of %d bytes came back: %v", http2, len(got), len(rest), err)
+		}
+		from.Close()
 	}
 }
 
