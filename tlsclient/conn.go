@@ -2,6 +2,7 @@ package tlsclient
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -33,6 +34,8 @@ type conn struct {
 	owed   atomic.Bool // no request has accounted for that signature yet
 	proven atomic.Bool // a response has come since: the host has accepted the certificate
 
+	unsigned atomic.Pointer[error] // why the key did not sign
+
 	// Guarded by the pool's lock.
 	uses int  // requests between their reservation and their response or error
 	used bool // a request was handed to it
@@ -50,9 +53,27 @@ func (c *conn) present(certificate func(*tls.CertificateRequestInfo) (*tls.Certi
 			c.proven.Store(false)
 			c.signed.Store(true)
 			c.owed.Store(true)
+			if signer, ok := cert.PrivateKey.(crypto.Signer); ok {
+				cert.PrivateKey = noting{signer, &c.unsigned}
+			}
 		}
 		return cert, err
 	}
+}
+
+// noting is a key that notes why it did not sign: in TLS 1.3 crypto/tls keeps
+// the words of that error alone.
+type noting struct {
+	crypto.Signer
+	why *atomic.Pointer[error]
+}
+
+func (k noting) SignMessage(rand io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	signature, err := crypto.SignMessage(k.Signer, rand, message, opts)
+	if err != nil {
+		k.why.Store(&err)
+	}
+	return signature, err
 }
 
 // roundTrip hands a request over. again says that the request failed, that the

@@ -52,6 +52,9 @@ func (t *Transport) dial(ctx context.Context, d dialing) (*conn, error) {
 		if ended := d.wires.reason(); ended != nil {
 			return nil, ended
 		}
+		if why := c.unsigned.Load(); why != nil {
+			return nil, *why
+		}
 		return nil, &UpstreamError{address, "handshake", err}
 	}
 	c.shaken.Store(true)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -221,5 +222,25 @@ func TestClose(t *testing.T) {
 	}
 	if _, err := get(t.Context(), tr, "https://card.test/"); !errors.Is(err, tlsclient.ErrClosed) {
 		t.Errorf("got %v after Close, want ErrClosed", err)
+	}
+}
+
+// A card that goes away while it signs is told as that, not as the host's fault.
+func TestKeyThatDoesNotSign(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			noLeaks(t)
+			people := newCA(t, "people", nil)
+			cert, key := newCard(t, people, "meri")
+			key.err = fmt.Errorf("sign: %w", tlsclient.ErrRemoved)
+			s := newServer(t, kind{version, true, true}, []*ca{people}, func(http.ResponseWriter, *http.Request) {
+				t.Error("a request arrived")
+			})
+			tr := client(t, s, tlsclient.Config{Source: tlsclient.Static(cert)})
+			var up *tlsclient.UpstreamError
+			if _, err := get(t.Context(), tr, "https://card.test/"); !errors.Is(err, tlsclient.ErrRemoved) || errors.As(err, &up) {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }

@@ -100,11 +100,15 @@ type smartcard struct {
 	crypto.Signer
 	signatures atomic.Int64
 	delay      time.Duration
+	err        error // in place of a signature
 }
 
 func (s *smartcard) Sign(r io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	s.signatures.Add(1)
 	time.Sleep(s.delay)
+	if s.err != nil {
+		return nil, s.err
+	}
 	return s.Signer.Sign(r, digest, opts)
 }
 

@@ -408,6 +408,9 @@ func (p *pool) retire(reason error) {
 	p.conns = nil
 	p.timer.Stop()
 	p.mu.Unlock()
+	if upgrade != nil { // before its wires end, or its requests would know no reason
+		upgrade.retire(reason)
+	}
 	p.cancel(reason)
 	p.dialing.sessions.Put("", nil)
 	p.dialing.wires.end(reason)
@@ -415,8 +418,5 @@ func (p *pool) retire(reason error) {
 		for _, c := range conns { // its request must not wait for a card that signs
 			c.cc.Close()
 		}
-	}
-	if upgrade != nil {
-		upgrade.retire(reason)
 	}
 }

@@ -390,6 +390,7 @@ func (w *world) judge(t *testing.T, cycles int) {
 		for _, note := range slices.Sorted(maps.Keys(w.tally.notes)) {
 			t.Log(w.tally.notes[note], note)
 		}
+		t.Log(w.agent.log.String())
 	}
 	turns := w.tally.count(func(string, string, string) bool { return true })
 	status, err := w.agent.Status(within(t))
