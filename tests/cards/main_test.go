@@ -156,6 +156,11 @@ func waitFor(t testing.TB, what string, ok func() bool) {
 func (c *testCard) ready(t testing.TB, m *card.Manager) *card.Card {
 	t.Helper()
 	var shown *card.Card
+	defer func() {
+		if t.Failed() {
+			t.Logf("the manager shows %+v", m.Snapshot())
+		}
+	}()
 	waitFor(t, "the card to be listed", func() bool {
 		var cert *card.Certificate
 		var ok bool
