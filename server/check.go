@@ -75,6 +75,7 @@ type parts struct {
 	advertised  *x509.CertPool   // the issuing CAs that clients are asked for
 	evidence    *evidence.Reader
 	revocation  *revoke.Client
+	trust       verify.Config // what the verifier was made from
 	verifier    *verify.Verifier
 	create      users.Create
 }
@@ -239,10 +240,11 @@ func (p *parts) openTrust(t Trust) {
 			p.warn("trust.revocation", fmt.Sprintf("no CA in roots or issuing has the common name %q, so another rule may decide about the certificates that this one is meant for", r.Issuer))
 		}
 	}
-	p.verifier, err = verify.New(verify.Config{
+	p.trust = verify.Config{
 		Roots: roots, Issuing: issuing, Pins: t.Pins, Purpose: purpose, Policies: t.Policies, Classes: t.Classes,
 		Issuers: table, Revocation: client, Now: p.now,
-	})
+	}
+	p.verifier, err = verify.New(p.trust)
 	if err != nil {
 		p.problem("trust", err)
 		return
@@ -358,26 +360,4 @@ func ParseCertificates(content []byte) ([]*x509.Certificate, error) {
 		return nil, fmt.Errorf("PEM block %d is broken; the file may have been cut", len(list)+1)
 	}
 	return list, nil
-}
-
-// Why verifies a certificate (PEM or DER; in PEM others may follow as hints for
-// the chain) by a configuration's trust as it is now, asking its issuer about
-// revocation. The Report says why it is accepted or refused; an error means that
-// there is none.
-func Why(ctx context.Context, c Config, certificate []byte) (verify.Report, error) {
-	p := &parts{now: time.Now}
-	p.openTrust(c.withDefaults().Trust)
-	if err := p.wrong(); err != nil {
-		return verify.Report{}, err
-	}
-	list, err := ParseCertificates(certificate)
-	if err != nil {
-		return verify.Report{}, err
-	}
-	ev := evidence.Evidence{Leaf: list[0].Raw}
-	for _, hint := range list[1:] {
-		ev.Chain = append(ev.Chain, hint.Raw)
-	}
-	_, report, _ := p.verifier.Verify(ctx, ev) // a refusal is in the report, too
-	return report, nil
 }

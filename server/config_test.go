@@ -198,7 +198,7 @@ func TestClasses(t *testing.T) {
 		}
 		config, err := server.Load(s.write("classes.toml", []byte(test.text)))
 		s.must(err)
-		report, err := server.Why(t.Context(), config, card.PEM())
+		report, err := server.Why(t.Context(), config, card.PEM(), time.Time{})
 		if err != nil || report.Code != test.code {
 			t.Errorf("classes %s: code %q, %v; want %q", test.classes, report.Code, err, test.code)
 		}
@@ -214,18 +214,29 @@ func TestWhy(t *testing.T) {
 	s.must(s.pki.Revoke(revoked.Certificate, time.Now(), 1))
 	expired, err := s.pki.Issue(s.pki.CitizenEC, fineidtest.Leaf{NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)})
 	s.must(err)
+	yesterday := time.Now().Add(-24 * time.Hour)
 	for _, test := range []struct {
 		content []byte
+		at      time.Time
 		code    string
 	}{
-		{good.PEM(), ""}, {good.Certificate.Raw, ""}, {good.ChainPEM(), ""}, {revoked.PEM(), "revoked"}, {expired.PEM(), "expired"},
+		{good.PEM(), time.Time{}, ""},
+		{good.Certificate.Raw, time.Time{}, ""},
+		{good.ChainPEM(), time.Time{}, ""},
+		{good.PEM(), yesterday, ""},
+		{good.PEM(), good.Certificate.NotBefore.Add(-time.Second), "not-yet-valid"},
+		{good.PEM(), good.Certificate.NotAfter.Add(time.Second), "expired"},
+		{revoked.PEM(), time.Time{}, "revoked"},
+		{revoked.PEM(), yesterday, ""}, // it was revoked today
+		{expired.PEM(), time.Time{}, "expired"},
+		{expired.PEM(), expired.Certificate.NotAfter, ""},
 	} {
-		report, err := server.Why(t.Context(), config, test.content)
+		report, err := server.Why(t.Context(), config, test.content, test.at)
 		if err != nil || report.Code != test.code || len(report.Steps) == 0 {
-			t.Errorf("%+v, %v; want code %q", report, err, test.code)
+			t.Errorf("at %v: %+v, %v; want code %q", test.at, report, err, test.code)
 		}
 	}
-	if _, err := server.Why(t.Context(), config, []byte("text")); err == nil {
+	if _, err := server.Why(t.Context(), config, []byte("text"), time.Time{}); err == nil {
 		t.Error("explained a text")
 	}
 }

@@ -39,7 +39,7 @@ func (s *Server) Listen() error {
 	if s.main != nil {
 		return nil
 	}
-	l := s.config.Listen
+	l := s.inForce.Load().config.Listen
 	var err error
 	switch {
 	case l.HTTPS != "":
@@ -188,7 +188,7 @@ func (s *Server) ListenAndServe(ctx context.Context, next http.Handler) error {
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // mostly clients that break off
 	}
 	serve := main.Serve
-	if s.config.Listen.HTTPS != "" {
+	if s.inForce.Load().config.Listen.HTTPS != "" {
 		serve = func(l net.Listener) error { return main.ServeTLS(l, "", "") }
 	}
 	servers := []*http.Server{main}

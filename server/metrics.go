@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/kortti-id/kortti/server/door"
 )
@@ -17,6 +18,16 @@ import (
 type counters struct {
 	mu        sync.Mutex // guards decisions
 	decisions map[[2]string]uint64
+
+	reloadsDone, reloadsRefused atomic.Uint64
+}
+
+func (c *counters) reloaded(err error) {
+	if err != nil {
+		c.reloadsRefused.Add(1)
+		return
+	}
+	c.reloadsDone.Add(1)
 }
 
 func (c *counters) add(event, code string) {
@@ -56,7 +67,7 @@ func (s *Server) writeMetrics(w io.Writer) {
 	}
 	fmt.Fprintln(w, "# HELP kortti_server_revocation_total Checks for revocation, by what came of them.")
 	fmt.Fprintln(w, "# TYPE kortti_server_revocation_total counter")
-	c := s.parts.revocation.Counters()
+	c := s.inForce.Load().revocation.Counters()
 	for _, m := range []struct {
 		result string
 		n      uint64
@@ -66,4 +77,11 @@ func (s *Server) writeMetrics(w io.Writer) {
 	} {
 		fmt.Fprintf(w, "kortti_server_revocation_total{result=%q} %d\n", m.result, m.n)
 	}
+	fmt.Fprintln(w, "# HELP kortti_server_reloads_total Configurations that were put into force while running, and those that were refused.")
+	fmt.Fprintln(w, "# TYPE kortti_server_reloads_total counter")
+	fmt.Fprintf(w, "kortti_server_reloads_total{result=\"done\"} %d\n", s.counters.reloadsDone.Load())
+	fmt.Fprintf(w, "kortti_server_reloads_total{result=\"refused\"} %d\n", s.counters.reloadsRefused.Load())
+	fmt.Fprintln(w, "# HELP kortti_server_trust_info The trust epoch: a hash of anchors and policy, the same on machines with the same ones.")
+	fmt.Fprintln(w, "# TYPE kortti_server_trust_info gauge")
+	fmt.Fprintf(w, "kortti_server_trust_info{epoch=%q} 1\n", s.inForce.Load().verifier.Epoch())
 }

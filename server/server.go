@@ -21,6 +21,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kortti-id/kortti/fineid"
@@ -48,15 +50,25 @@ type Options struct {
 
 // Server admits people. It is safe for concurrent use.
 type Server struct {
-	config   Config
+	options  Options
 	log      *slog.Logger
-	parts    *parts
 	db       *database.DB
-	door     *door.Door
 	audit    *auditLog
 	counters counters
 
+	reloading sync.Mutex            // one Reload at a time
+	inForce   atomic.Pointer[setup] // never nil in a Server that New has returned
+
 	main, admin net.Listener // between Listen and the end of ListenAndServe
+}
+
+// setup is a configuration and what was made of it. A request is answered by
+// the one that is in force when it comes; nothing in a setup changes.
+type setup struct {
+	config Config
+	*parts
+	door *door.Door
+	tls  *tls.Config
 }
 
 // New opens everything that the configuration names. An error that says what is
@@ -67,41 +79,54 @@ func New(ctx context.Context, c Config, o Options) (*Server, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Server{config: c, log: o.Log, parts: &parts{now: o.Now}}
-	s.parts.open(c)
-	if err := s.parts.wrong(); err != nil {
+	s := &Server{options: o, log: o.Log}
+	opened, err := s.open(c)
+	if err != nil {
 		return nil, err
 	}
-	for _, warning := range s.parts.problems {
-		s.log.Warn(warning.Text, "setting", warning.Key)
-	}
-	var err error
 	if s.db, err = database.Open(ctx, c.Users.Store); err != nil {
 		return nil, Problems{{Key: "users.store", Text: err.Error()}}
 	}
-	if err := s.furnish(o); err != nil {
+	if s.audit, err = openAudit(c.Audit.File); err != nil {
+		return nil, errors.Join(Problems{{Key: "audit.file", Text: err.Error()}}, s.db.Close())
+	}
+	if err := s.furnish(c, opened); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-// furnish builds what stands on the database.
-func (s *Server) furnish(o Options) error {
-	c := s.config
-	sessions, err := session.New(s.db, c.Session.limits(), o.Now)
+// open opens what a configuration names besides the database and the audit log,
+// and logs its warnings.
+func (s *Server) open(c Config) (*parts, error) {
+	p := &parts{now: s.options.Now}
+	p.open(c)
+	if err := p.wrong(); err != nil {
+		return nil, err
+	}
+	for _, warning := range p.problems {
+		s.log.Warn(warning.Text, "setting", warning.Key)
+	}
+	return p, nil
+}
+
+// furnish builds what stands on the database and puts it all into force.
+func (s *Server) furnish(c Config, p *parts) error {
+	sessions, err := session.New(s.db, c.Session.limits(), s.options.Now)
 	if err != nil {
 		return err
 	}
-	if s.audit, err = openAudit(c.Audit.File); err != nil {
-		return Problems{{Key: "audit.file", Text: err.Error()}}
-	}
 	config := c.doors()
-	config.Evidence, config.Verifier = s.parts.evidence, s.parts.verifier
-	config.Users, config.Sessions = users.New(s.db, o.Now), sessions
-	config.MapUser, config.Create = o.MapUser, s.parts.create
-	config.Decided, config.Ready, config.Now, config.Log = s.decided, s.db.Ready, o.Now, s.log
-	s.door, err = door.New(config)
-	return err
+	config.Evidence, config.Verifier = p.evidence, p.verifier
+	config.Users, config.Sessions = users.New(s.db, s.options.Now), sessions
+	config.MapUser, config.Create = s.options.MapUser, p.create
+	config.Decided, config.Ready, config.Now, config.Log = s.decided, s.db.Ready, s.options.Now, s.log
+	d, err := door.New(config)
+	if err != nil {
+		return err
+	}
+	s.inForce.Store(&setup{config: c, parts: p, door: d, tls: p.tlsConfig()})
+	return nil
 }
 
 // Close closes the database and the audit log. No handler may run any more.
@@ -125,30 +150,40 @@ func (s *Server) decided(r door.Record) {
 // active users who have logged in, and nobody else, to next. A program that
 // brings its own http.Server sets its TLSConfig and ConnContext to those of the
 // Server.
-func (s *Server) Middleware(next http.Handler) http.Handler { return s.door.Handler(next) }
+func (s *Server) Middleware(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.inForce.Load().door.Handler(next).ServeHTTP(w, r)
+	})
+}
 
 // ConnContext is for http.Server.ConnContext. Without it no reverse proxy is
 // trusted.
 func (s *Server) ConnContext(ctx context.Context, c net.Conn) context.Context {
-	return s.parts.evidence.ConnContext(ctx, c)
+	return s.inForce.Load().evidence.ConnContext(ctx, c)
 }
 
 // TLSConfig is for native TLS: every client is asked for a certificate of the
 // configured issuing CAs, none is refused in the handshake (the person would see
 // a browser error without a reason), and none is believed before the verifier
-// has looked at it. Each call returns a new Config.
+// has looked at it. It follows Reload. Each call returns a new Config.
 func (s *Server) TLSConfig() *tls.Config {
+	c := s.inForce.Load().tls.Clone()
+	c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return s.inForce.Load().tls, nil }
+	return c
+}
+
+func (p *parts) tlsConfig() *tls.Config {
 	c := &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		ClientAuth: tls.RequestClientCert,
-		ClientCAs:  s.parts.advertised,
+		ClientCAs:  p.advertised,
 		NextProtos: []string{"h2", "http/1.1"},
 		// A client that first came without a card would resume that session
 		// after the card has been put in, and never be asked again.
 		SessionTicketsDisabled: true,
 	}
-	if s.parts.certificate != nil {
-		c.Certificates = []tls.Certificate{*s.parts.certificate}
+	if p.certificate != nil {
+		c.Certificates = []tls.Certificate{*p.certificate}
 	}
 	return c
 }

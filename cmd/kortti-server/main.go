@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -14,16 +16,21 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/kortti-id/kortti/server"
+	"github.com/kortti-id/kortti/server/verify"
 )
 
 const usage = `kortti-server admits people to web services by the certificate on their card.
 
 usage:
-  kortti-server serve  [--config FILE]          run the server until it is interrupted
+  kortti-server serve  [--config FILE]          run the server until it is interrupted; SIGHUP reads
+                                                the configuration anew
   kortti-server check  [--config FILE]          say what is wrong with the configuration
-  kortti-server why    [--config FILE] CERT     say why a certificate (PEM or DER) is let in or not
+  kortti-server why    [--config FILE] [--at TIME] [--json] CERT
+                                                say why a certificate (PEM or DER) is let in or not,
+                                                now or at another time (2026-01-31, or RFC 3339)
   kortti-server users  list [--json]            list the accounts, waiting ones first
   kortti-server users  approve WHO              let somebody in, by user name or key
   kortti-server users  deactivate WHO           keep somebody out and end the sessions
@@ -64,7 +71,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		return serve(ctx, config.Config)
+		return serve(ctx, config)
 	case "check":
 		config, err := load(args, 0)
 		if err != nil {
@@ -95,6 +102,7 @@ type loaded struct {
 	file string
 	args []string
 	json bool
+	at   time.Time
 }
 
 // parse reads the options, which may stand before, between and after the
@@ -105,6 +113,10 @@ func parse(args []string) (loaded, error) {
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&l.file, "config", "kortti-server.toml", "")
 	flags.BoolVar(&l.json, "json", false, "")
+	flags.Func("at", "", func(text string) (err error) {
+		l.at, err = parseTime(text)
+		return err
+	})
 	for len(args) > 0 {
 		if err := flags.Parse(args); err != nil {
 			return loaded{}, errUsage(err.Error())
@@ -128,12 +140,37 @@ func load(args []string, want int) (loaded, error) {
 	return l, err
 }
 
-func serve(ctx context.Context, config server.Config) error {
-	srv, err := server.New(ctx, config, server.Options{Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+// serve runs until ctx ends. SIGHUP reads the configuration anew.
+func serve(ctx context.Context, config loaded) error {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	srv, err := server.New(ctx, config.Config, server.Options{Log: log})
 	if err != nil {
 		return err
 	}
-	return errors.Join(srv.Serve(ctx), srv.Close())
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ctx) }()
+	for {
+		select {
+		case <-hup:
+			if err := reload(srv, config.file); err != nil {
+				log.Error("the configuration cannot be used; the old one stays in force", "error", err)
+			}
+		case err := <-served:
+			return errors.Join(err, srv.Close())
+		}
+	}
+}
+
+func reload(srv *server.Server, file string) error {
+	config, err := server.Load(file)
+	if err != nil {
+		return err
+	}
+	_, err = srv.Reload(config)
+	return err
 }
 
 func check(config loaded, out io.Writer) error {
@@ -159,23 +196,58 @@ func why(ctx context.Context, config loaded, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("read the certificate: %w", err)
 	}
-	report, err := server.Why(ctx, config.Config, content)
+	report, err := server.Why(ctx, config.Config, content, config.at)
 	if problems, ok := errors.AsType[server.Problems](err); ok {
 		return problems
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", config.args[0], err)
 	}
+	print := printReport
+	if config.json {
+		print = printReportJSON
+	}
+	if err := print(report, out); err != nil {
+		return err
+	}
+	if report.Code != "" {
+		return fmt.Errorf("%s: %s", report.Decision, report.Code)
+	}
+	return nil
+}
+
+func printReport(report verify.Report, out io.Writer) error {
 	for _, step := range report.Steps {
 		if _, err := fmt.Fprintf(out, "%-10s %-22s %s\n", step.Result, step.Check, step.Detail); err != nil {
 			return err
 		}
 	}
 	if report.Code != "" {
-		return fmt.Errorf("%s: %s", report.Decision, report.Code)
+		return nil // the last word is the error
 	}
-	_, err = fmt.Fprintln(out, report.Decision)
+	_, err := fmt.Fprintln(out, report.Decision)
 	return err
+}
+
+func printReportJSON(report verify.Report, out io.Writer) error {
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(struct {
+		verify.Report
+		Certificate string `json:"certificate"` // SHA-256
+	}{report, hex.EncodeToString(report.Fingerprint[:])})
+}
+
+// parseTime reads a day, in the local time zone, or a time of RFC 3339.
+func parseTime(text string) (time.Time, error) {
+	if day, err := time.ParseInLocation(time.DateOnly, text, time.Local); err == nil {
+		return day, nil
+	}
+	moment, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return time.Time{}, errors.New("write 2026-01-31 or 2026-01-31T08:00:00Z")
+	}
+	return moment, nil
 }
 
 func version() string {

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,6 +34,7 @@ func TestScripts(t *testing.T) {
 			"pki":    makePKI,
 			"occupy": occupy,
 			"login":  login,
+			"await":  await,
 		},
 	})
 }
@@ -108,6 +110,23 @@ func login(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	if got := fmt.Sprint(resp.StatusCode, " ", resp.Header.Get("Location")); got != strings.Join(args, " ") {
 		ts.Fatalf("login answered %s, want %v\n%s", got, args, body)
+	}
+}
+
+// await ("await FILE REGEXP") waits until a line of a file says so.
+func await(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := regexp.Compile(args[1])
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !want.MatchString(ts.ReadFile(args[0])) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			ts.Fatalf("%s never said %s:\n%s", args[0], want, ts.ReadFile(args[0]))
+		}
 	}
 }
 
