@@ -116,6 +116,9 @@ func (p *parts) open(c Config) {
 	if err := c.Session.limits().Check(); err != nil {
 		p.problem("session", err)
 	}
+	if l := c.Limits; min(l.Handshakes, l.Refusals, l.Logins) < 0 {
+		p.problem("limits", errors.New("a limit is negative; write how much may come in a second, or nothing for the default"))
+	}
 	if err := checkAudit(c.Audit.File); err != nil {
 		p.problem("audit.file", err)
 	}

@@ -27,6 +27,7 @@ type Config struct {
 	Users     Users     `toml:"users"`
 	Login     Login     `toml:"login"`
 	Session   Session   `toml:"session"`
+	Limits    Limits    `toml:"limits"`
 	Audit     Audit     `toml:"audit"`
 }
 
@@ -106,6 +107,22 @@ type Session struct {
 	Sessionless []string `toml:"sessionless"` // paths, or trees that end in a slash
 }
 
+// Limits say how much may come from one client in a second. Short bursts may be
+// many times larger, see the constants.
+type Limits struct {
+	Handshakes int `toml:"handshakes"` // new connections from one network (listen.https); default 100
+	Refusals   int `toml:"refusals"`   // refused requests from one network; default 5
+	Logins     int `toml:"logins"`     // logins to one account; default 1
+}
+
+// The bursts, in seconds of the rate. The first hour of a hospital's day comes
+// from one address.
+const (
+	handshakeBurst = 20
+	refusalBurst   = 60
+	loginBurst     = 20
+)
+
 // Audit says where decisions are written.
 type Audit struct {
 	File string `toml:"file"` // JSON lines, appended; "" = nowhere
@@ -174,6 +191,9 @@ func (c Config) withDefaults() Config {
 	set(&c.Login.Inactive, "/inactive")
 	set(&c.Session.Idle, Duration(30*time.Minute))
 	set(&c.Session.Absolute, Duration(12*time.Hour))
+	set(&c.Limits.Handshakes, 100)
+	set(&c.Limits.Refusals, 5)
+	set(&c.Limits.Logins, 1)
 	return c
 }
 

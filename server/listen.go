@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -15,10 +16,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/kortti-id/kortti/server/door"
+	"github.com/kortti-id/kortti/server/limit"
 )
 
 const (
@@ -189,7 +192,11 @@ func (s *Server) ListenAndServe(ctx context.Context, next http.Handler) error {
 	}
 	serve := main.Serve
 	if s.inForce.Load().config.Listen.HTTPS != "" {
-		serve = func(l net.Listener) error { return main.ServeTLS(l, "", "") }
+		handshakes := s.inForce.Load().config.Limits.Handshakes
+		serve = func(l net.Listener) error {
+			limited := &limitedListener{l, limit.New[netip.Prefix](handshakes, handshakeBurst*handshakes, s.options.Now), &s.counters.handshakesRefused}
+			return main.ServeTLS(limited, "", "")
+		}
 	}
 	servers := []*http.Server{main}
 	failed := make(chan error, 2)
@@ -218,4 +225,27 @@ func (s *Server) ListenAndServe(ctx context.Context, next http.Handler) error {
 	running.Wait()
 	s.main, s.admin = nil, nil
 	return err
+}
+
+// limitedListener closes connections from networks that open too many, before
+// anything is spent on their handshakes.
+type limitedListener struct {
+	net.Listener
+	limit   *limit.Limiter[netip.Prefix]
+	refused *atomic.Uint64
+}
+
+func (l *limitedListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		from, err := netip.ParseAddrPort(c.RemoteAddr().String())
+		if err == nil && l.limit.Take(limit.Network(from.Addr())) {
+			return c, nil
+		}
+		l.refused.Add(1)
+		c.Close()
+	}
 }

@@ -19,6 +19,7 @@ type counters struct {
 	mu        sync.Mutex // guards decisions
 	decisions map[[2]string]uint64
 
+	handshakesRefused           atomic.Uint64 // connections that came too fast
 	reloadsDone, reloadsRefused atomic.Uint64
 }
 
@@ -77,6 +78,9 @@ func (s *Server) writeMetrics(w io.Writer) {
 	} {
 		fmt.Fprintf(w, "kortti_server_revocation_total{result=%q} %d\n", m.result, m.n)
 	}
+	fmt.Fprintln(w, "# HELP kortti_server_handshakes_refused_total Connections closed because too many came from one network.")
+	fmt.Fprintln(w, "# TYPE kortti_server_handshakes_refused_total counter")
+	fmt.Fprintf(w, "kortti_server_handshakes_refused_total %d\n", s.counters.handshakesRefused.Load())
 	fmt.Fprintln(w, "# HELP kortti_server_reloads_total Configurations that were put into force while running, and those that were refused.")
 	fmt.Fprintln(w, "# TYPE kortti_server_reloads_total counter")
 	fmt.Fprintf(w, "kortti_server_reloads_total{result=\"done\"} %d\n", s.counters.reloadsDone.Load())

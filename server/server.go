@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,7 @@ import (
 	"github.com/kortti-id/kortti/fineid"
 	"github.com/kortti-id/kortti/server/database"
 	"github.com/kortti-id/kortti/server/door"
+	"github.com/kortti-id/kortti/server/limit"
 	"github.com/kortti-id/kortti/server/session"
 	"github.com/kortti-id/kortti/server/users"
 	"github.com/kortti-id/kortti/server/verify"
@@ -119,6 +121,8 @@ func (s *Server) furnish(c Config, p *parts) error {
 	config := c.doors()
 	config.Evidence, config.Verifier = p.evidence, p.verifier
 	config.Users, config.Sessions = users.New(s.db, s.options.Now), sessions
+	config.Refusals = limit.New[netip.Prefix](c.Limits.Refusals, refusalBurst*c.Limits.Refusals, s.options.Now)
+	config.Logins = limit.New[string](c.Limits.Logins, loginBurst*c.Limits.Logins, s.options.Now)
 	config.MapUser, config.Create = s.options.MapUser, p.create
 	config.Decided, config.Ready, config.Now, config.Log = s.decided, s.db.Ready, s.options.Now, s.log
 	d, err := door.New(config)
@@ -141,6 +145,9 @@ func (s *Server) Close() error {
 // decided is told of every decision of the door.
 func (s *Server) decided(r door.Record) {
 	s.counters.add(string(r.Event), r.Code)
+	if r.Event == door.EventLimit { // counted, not written: a flood would fill the disk
+		return
+	}
 	if err := s.audit.Write(r); err != nil {
 		s.log.Error("could not write to the audit log", "error", err)
 	}

@@ -355,7 +355,7 @@ func (s *site) checkAudit() {
 			s.t.Errorf("record %s", line)
 		}
 	}
-	want := "login inactive, login ok, evidence untrusted-peer, request revoked, session-ended revoked, request revoked"
+	want := "request unknown-user, login inactive, request inactive, login ok, evidence untrusted-peer, request revoked, session-ended revoked, request revoked"
 	if strings.Join(got, ", ") != want {
 		s.t.Errorf("audited %q, want %q", got, want)
 	}

@@ -12,18 +12,21 @@ package door
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"html/template"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"path"
 	"strings"
 	"time"
 
 	"github.com/kortti-id/kortti/fineid"
 	"github.com/kortti-id/kortti/server/evidence"
+	"github.com/kortti-id/kortti/server/limit"
 	"github.com/kortti-id/kortti/server/session"
 	"github.com/kortti-id/kortti/server/users"
 	"github.com/kortti-id/kortti/server/verify"
@@ -56,6 +59,12 @@ type Config struct {
 	// or a tree of paths when it ends in a slash.
 	Sessionless []string
 
+	// Refusals are counted for each network that clients come from; where they
+	// are spent, only certificates of active users are looked at. Optional.
+	Refusals *limit.Limiter[netip.Prefix]
+	// Logins are counted for each account, by its key. Optional.
+	Logins *limit.Limiter[string]
+
 	Decided func(Record)                // optional: is told of every decision
 	Ready   func(context.Context) error // asked by /readyz
 	Now     func() time.Time
@@ -74,6 +83,9 @@ type Record struct {
 	Source      string        `json:"source,omitempty"`
 	Address     string        `json:"address,omitempty"`
 	Report      []verify.Step `json:"report,omitempty"`
+	// Ref is what the person was shown beside the reason, so that whoever is
+	// asked for help finds this Record.
+	Ref string `json:"ref,omitempty"`
 }
 
 // Event is what a Record is about.
@@ -87,6 +99,7 @@ const (
 	EventRequest      Event = "request"       // a certificate that gets nobody in
 	EventEvidence     Event = "evidence"      // headers that cannot be believed
 	EventCrossOrigin  Event = "cross-origin"  // a request from another web site
+	EventLimit        Event = "limit"         // a request that was not looked at: too many before it
 )
 
 // CodeOK is the Code of a Record that let somebody in or out.
@@ -102,6 +115,7 @@ const (
 	CodeCrossOrigin      = "cross-origin"
 	CodeBadEvidence      = "bad-evidence"
 	CodeInternal         = "internal"
+	CodeTooMany          = "too-many-requests"
 )
 
 // Door admits people. It is safe for concurrent use.
@@ -185,17 +199,24 @@ func (d *Door) Handler(next http.Handler) http.Handler {
 			return
 		}
 		ev, presented, err := d.Evidence.Read(r)
+		v := visit{evidence: ev, presented: presented}
+		if limited, limitErr := d.limited(r.Context(), v, err); limitErr != nil {
+			d.broken(w, r, limitErr)
+			return
+		} else if limited {
+			d.putOff(w, r, v)
+			return
+		}
 		if err != nil {
-			d.badEvidence(w, r, ev, err)
+			d.badEvidence(w, r, v, err)
 			return
 		}
 		if err := d.sameOrigin(r); err != nil {
-			d.record(EventCrossOrigin, CodeCrossOrigin, visit{evidence: ev, presented: presented})
-			d.answer(w, r, http.StatusForbidden, CodeCrossOrigin)
+			d.record(EventCrossOrigin, CodeCrossOrigin, &v)
+			d.answer(w, r, http.StatusForbidden, CodeCrossOrigin, v.ref)
 			return
 		}
-		v, err := d.look(r, ev, presented)
-		if err != nil {
+		if err := d.look(r, &v); err != nil {
 			d.broken(w, r, err)
 			return
 		}
@@ -283,31 +304,37 @@ func isClean(p string) bool {
 	return p == clean || p == clean+"/"
 }
 
-func (d *Door) badEvidence(w http.ResponseWriter, r *http.Request, ev evidence.Evidence, err error) {
+func (d *Door) badEvidence(w http.ResponseWriter, r *http.Request, v visit, err error) {
 	code := CodeBadEvidence
 	if e, ok := errors.AsType[*evidence.Error](err); ok {
 		code = e.Code
 	}
 	d.Log.Warn("refused a request", "code", code, "error", err)
-	d.record(EventEvidence, code, visit{evidence: ev})
-	d.answer(w, r, http.StatusBadRequest, CodeBadEvidence)
+	d.record(EventEvidence, code, &v)
+	d.answer(w, r, http.StatusBadRequest, CodeBadEvidence, v.ref)
 }
 
 func (d *Door) broken(w http.ResponseWriter, r *http.Request, err error) {
+	ref := newRef()
 	if r.Context().Err() == nil {
-		d.Log.Error("could not decide about a request", "error", err)
+		d.Log.Error("could not decide about a request", "error", err, "ref", ref)
 	}
-	d.answer(w, r, http.StatusInternalServerError, CodeInternal)
+	d.answer(w, r, http.StatusInternalServerError, CodeInternal, ref)
 }
 
-// record tells of a decision.
-func (d *Door) record(event Event, code string, v visit) {
+// record tells of a decision. The refusal of a request gets the reference that
+// the person is shown; the end of a session, which follows it, has the same.
+func (d *Door) record(event Event, code string, v *visit) {
+	if code != CodeOK && v.ref == "" {
+		v.ref = newRef()
+		d.countRefusal(code, *v)
+	}
 	if d.Decided == nil {
 		return
 	}
 	record := Record{
 		Time: d.Now().UTC(), Event: event, Code: code, Created: v.created, User: v.user.ID,
-		Source: v.evidence.Source, Report: v.report.Steps,
+		Source: v.evidence.Source, Report: v.report.Steps, Ref: v.ref,
 	}
 	if v.presented {
 		record.Certificate = fmt.Sprintf("%x", v.evidence.Fingerprint())
@@ -316,4 +343,10 @@ func (d *Door) record(event Event, code string, v visit) {
 		record.Address = v.evidence.Address.String()
 	}
 	d.Decided(record)
+}
+
+// newRef makes a reference that can be read out over the telephone.
+func newRef() string {
+	text := rand.Text() // letters and the digits 2 to 7, 5 bits each
+	return text[:4] + "-" + text[4:8]
 }

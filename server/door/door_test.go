@@ -225,7 +225,7 @@ func TestNewcomer(t *testing.T) {
 	if r.seen != nil {
 		t.Fatal("the application was reached")
 	}
-	r.expectRecords("login inactive")
+	r.expectRecords("login inactive", "request inactive", "request inactive")
 	if !r.records[0].Created || len(r.records[0].Report) == 0 || len(r.records[0].Certificate) != 64 {
 		t.Errorf("record %+v", r.records[0])
 	}
@@ -258,7 +258,7 @@ func TestNewcomer(t *testing.T) {
 	expectText(t, r.do("GET", "/login?bye=1"), "You are logged out")
 	r.cookie = old
 	expect(t, r.do("GET", "/docs/"), http.StatusSeeOther, "/login?next=%2Fdocs%2F")
-	r.expectRecords("login inactive", "login ok", "logout ok")
+	r.expectRecords("login inactive", "request inactive", "request inactive", "login ok", "logout ok")
 }
 
 func TestEachLoginHasANewToken(t *testing.T) {

@@ -17,7 +17,8 @@ func (d *Door) loginPage(w http.ResponseWriter, r *http.Request, v visit) {
 	case v.code == CodeInactive:
 		d.redirect(w, withLang(d.InactiveURL, field(r, "lang")))
 	case !v.identity.Verified(), !v.known && d.Create == users.CreateOff:
-		d.refused(w, r, http.StatusForbidden, v.code)
+		d.recordShown(&v)
+		d.refused(w, r, http.StatusForbidden, v.code, v.ref)
 	default:
 		profile, err := d.MapUser(v.identity)
 		if err != nil {
@@ -38,7 +39,11 @@ func (d *Door) login(w http.ResponseWriter, r *http.Request, v visit) {
 	readForm(w, r)
 	next := d.nextOf(field(r, "next"))
 	if !v.identity.Verified() {
-		d.refused(w, r, http.StatusForbidden, v.code)
+		d.refused(w, r, http.StatusForbidden, v.code, v.ref)
+		return
+	}
+	if d.Logins != nil && !d.Logins.Take(v.identity.Key) {
+		d.putOff(w, r, v)
 		return
 	}
 	code, err := d.admit(r, &v)
@@ -46,7 +51,7 @@ func (d *Door) login(w http.ResponseWriter, r *http.Request, v visit) {
 		d.broken(w, r, err)
 		return
 	}
-	d.record(EventLogin, code, v)
+	d.record(EventLogin, code, &v)
 	switch code {
 	case CodeOK:
 		session.SetCookie(w, v.token)
@@ -56,7 +61,7 @@ func (d *Door) login(w http.ResponseWriter, r *http.Request, v visit) {
 		d.redirect(w, withLang(d.InactiveURL, field(r, "lang")))
 	default:
 		session.ClearCookie(w)
-		d.refused(w, r, http.StatusForbidden, code)
+		d.refused(w, r, http.StatusForbidden, code, v.ref)
 	}
 }
 
@@ -112,7 +117,7 @@ func (d *Door) logout(w http.ResponseWriter, r *http.Request, v visit) {
 			d.broken(w, r, err)
 			return
 		}
-		d.record(EventLogout, CodeOK, v)
+		d.record(EventLogout, CodeOK, &v)
 	}
 	session.ClearCookie(w)
 	d.redirect(w, withLang(d.LoginURL+"?bye=1", field(r, "lang")))
@@ -123,12 +128,13 @@ func (d *Door) inactivePage(w http.ResponseWriter, r *http.Request, v visit) {
 		d.redirect(w, withLang(d.LoginURL, field(r, "lang")))
 		return
 	}
+	d.recordShown(&v)
 	p := d.newPage(r, "inactive.title")
 	p.Stop = true
 	d.show(w, http.StatusForbidden, "inactive", struct {
 		page
-		Name, Username string
-	}{p, v.user.Name(), v.user.Username})
+		Name, Username, Ref string
+	}{p, v.user.Name(), v.user.Username, v.ref})
 }
 
 func (d *Door) accountPage(w http.ResponseWriter, r *http.Request, v visit) {

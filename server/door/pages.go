@@ -156,7 +156,8 @@ func (d *Door) turnAway(w http.ResponseWriter, r *http.Request, v visit) {
 	}
 	switch {
 	case !isNavigation(r) || d.sessionless(r.URL.Path):
-		d.answer(w, r, status, v.code)
+		d.recordShown(&v)
+		d.answer(w, r, status, v.code, v.ref)
 	case v.code == CodeInactive:
 		d.redirect(w, d.InactiveURL)
 	default:
@@ -164,10 +165,11 @@ func (d *Door) turnAway(w http.ResponseWriter, r *http.Request, v visit) {
 	}
 }
 
-// answer gives a reason to a person as a page, to a program as JSON.
-func (d *Door) answer(w http.ResponseWriter, r *http.Request, status int, code string) {
+// answer gives a reason to a person as a page, to a program as JSON. ref is that
+// of the Record, "" where there is none.
+func (d *Door) answer(w http.ResponseWriter, r *http.Request, status int, code, ref string) {
 	if isNavigation(r) || strings.Contains(r.Header.Get("Accept"), "text/html") {
-		d.refused(w, r, status, code)
+		d.refused(w, r, status, code, ref)
 		return
 	}
 	if status == http.StatusUnauthorized {
@@ -175,11 +177,15 @@ func (d *Door) answer(w http.ResponseWriter, r *http.Request, status int, code s
 		// that browsers would answer with a password prompt.
 		w.Header().Set("WWW-Authenticate", "Certificate")
 	}
-	writeJSON(w, status, map[string]any{"error": map[string]string{"code": code, "message": explain("en", code)}})
+	reason := map[string]string{"code": code, "message": explain("en", code)}
+	if ref != "" {
+		reason["ref"] = ref
+	}
+	writeJSON(w, status, map[string]any{"error": reason})
 }
 
 // refused shows the page with a reason.
-func (d *Door) refused(w http.ResponseWriter, r *http.Request, status int, code string) {
+func (d *Door) refused(w http.ResponseWriter, r *http.Request, status int, code, ref string) {
 	p := d.newPage(r, "refused.title")
 	p.Stop = true
 	again := ""
@@ -191,8 +197,8 @@ func (d *Door) refused(w http.ResponseWriter, r *http.Request, status int, code 
 	}
 	d.show(w, status, "refused", struct {
 		page
-		Text, Code, Again string
-	}{p, explain(p.Lang, code), code, again})
+		Text, Code, Ref, Again string
+	}{p, explain(p.Lang, code), code, ref, again})
 }
 
 func withNext(address, next string) string {

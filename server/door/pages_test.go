@@ -54,8 +54,8 @@ func TestPages(t *testing.T) {
 			}{p, hostile, hostile, hostile, "/x", true},
 			"inactive": struct {
 				page
-				Name, Username string
-			}{p, hostile, hostile},
+				Name, Username, Ref string
+			}{p, hostile, hostile, hostile},
 			"account": struct {
 				page
 				User        users.User
@@ -64,8 +64,8 @@ func TestPages(t *testing.T) {
 			}{p, users.User{FirstName: hostile, Email: hostile, Roles: []string{hostile}}, &WhoamiCertificate{Subject: hostile, NotAfter: time.Now()}, nil},
 			"refused": struct {
 				page
-				Text, Code, Again string
-			}{p, hostile, hostile, "/login"},
+				Text, Code, Ref, Again string
+			}{p, hostile, hostile, hostile, "/login"},
 		} {
 			w := httptest.NewRecorder()
 			d.show(w, 200, name, data)

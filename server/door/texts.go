@@ -61,14 +61,16 @@ var texts = map[string]text{
 
 	"refused.title": {"Et pääse sisään", "Du kommer inte in", "You cannot get in"},
 	"refused.code":  {"Syykoodi", "Orsakskod", "Reason code"},
+	"refused.ref":   {"Viitenumero tukea varten", "Referens för stödet", "Reference for the support"},
 	"refused.again": {"Yritä uudelleen", "Försök igen", "Try again"},
 
-	"code.unknown-user": {"Sinulla ei ole tiliä tässä palvelussa. Pyydä tiliä palvelun ylläpitäjältä.", "Du har inget konto i den här tjänsten. Be tjänstens administratör om ett konto.", "You have no account in this service. Ask the administrator of this service for one."},
-	"code.inactive":     {"Tilisi odottaa hyväksyntää. Kerro ylläpitäjälle käyttäjätunnuksesi.", "Ditt konto väntar på godkännande. Ge administratören ditt användarnamn.", "Your account waits for approval. Give the administrator your user name."},
-	"code.no-session":   {"Et ole kirjautunut sisään. Kirjaudu sisään.", "Du är inte inloggad. Logga in.", "You are not logged in. Log in."},
-	"code.cross-origin": {"Toinen verkkosivusto lähetti tämän pyynnön, joten sitä ei suoritettu. Jos halusit kirjautua, aloita tämän palvelun omalta sivulta.", "En annan webbplats skickade den här begäran, så den utfördes inte. Om du ville logga in, börja på den här tjänstens egen sida.", "Another web site sent this request, so it was not carried out. If you wanted to log in, start from a page of this service."},
-	"code.bad-evidence": {"Pyynnössä oli otsake, jonka vain luotettu välityspalvelin saa lähettää. Palvelun ylläpitäjä löytää syyn lokista.", "Begäran hade ett huvud som bara en betrodd proxy får skicka. Tjänstens administratör hittar orsaken i loggen.", "The request had a header that only a trusted proxy may send. The administrator of this service finds the reason in the log."},
-	"code.internal":     {"Palvelussa on vika. Vika ei ole kortissasi. Yritä hetken kuluttua uudelleen.", "Det är fel på tjänsten. Felet är inte i ditt kort. Försök igen om en stund.", "Something is wrong in this service. Nothing is wrong with your card. Try again in a while."},
+	"code.unknown-user":      {"Sinulla ei ole tiliä tässä palvelussa. Pyydä tiliä palvelun ylläpitäjältä.", "Du har inget konto i den här tjänsten. Be tjänstens administratör om ett konto.", "You have no account in this service. Ask the administrator of this service for one."},
+	"code.inactive":          {"Tilisi odottaa hyväksyntää. Kerro ylläpitäjälle käyttäjätunnuksesi.", "Ditt konto väntar på godkännande. Ge administratören ditt användarnamn.", "Your account waits for approval. Give the administrator your user name."},
+	"code.no-session":        {"Et ole kirjautunut sisään. Kirjaudu sisään.", "Du är inte inloggad. Logga in.", "You are not logged in. Log in."},
+	"code.cross-origin":      {"Toinen verkkosivusto lähetti tämän pyynnön, joten sitä ei suoritettu. Jos halusit kirjautua, aloita tämän palvelun omalta sivulta.", "En annan webbplats skickade den här begäran, så den utfördes inte. Om du ville logga in, börja på den här tjänstens egen sida.", "Another web site sent this request, so it was not carried out. If you wanted to log in, start from a page of this service."},
+	"code.bad-evidence":      {"Pyynnössä oli otsake, jonka vain luotettu välityspalvelin saa lähettää. Palvelun ylläpitäjä löytää syyn lokista.", "Begäran hade ett huvud som bara en betrodd proxy får skicka. Tjänstens administratör hittar orsaken i loggen.", "The request had a header that only a trusted proxy may send. The administrator of this service finds the reason in the log."},
+	"code.too-many-requests": {"Tästä verkosta on tullut liian monta hylättyä yritystä. Odota hetki ja yritä uudelleen.", "Från det här nätet har det kommit för många avvisade försök. Vänta en stund och försök igen.", "Too many attempts from this network were refused. Wait a moment and try again."},
+	"code.internal":          {"Palvelussa on vika. Vika ei ole kortissasi. Yritä hetken kuluttua uudelleen.", "Det är fel på tjänsten. Felet är inte i ditt kort. Försök igen om en stund.", "Something is wrong in this service. Nothing is wrong with your card. Try again in a while."},
 }
 
 // explain says what a reason code means and what the person can do about it.

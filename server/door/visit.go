@@ -23,30 +23,30 @@ type visit struct {
 	loggedIn  bool // session and token are set
 	session   session.Session
 	token     session.Token
-	// code is "" when the person may pass, else the reason why not.
-	code string
+	// code is "" when the person may pass, else the reason why not; ref is the
+	// Record's that tells of it, if there is one.
+	code, ref string
 }
 
 // look finds out who sends a request. Sessions that cannot go on are ended here,
 // once and for all. An error means that nothing could be found out.
-func (d *Door) look(r *http.Request, ev evidence.Evidence, presented bool) (visit, error) {
+func (d *Door) look(r *http.Request, v *visit) error {
 	ctx := r.Context()
-	v := visit{evidence: ev, presented: presented}
 	sessionless := d.sessionless(r.URL.Path)
 	if !sessionless {
-		if err := d.findSession(r, &v); err != nil {
-			return v, err
+		if err := d.findSession(r, v); err != nil {
+			return err
 		}
 	}
 	// A session is of use only together with its certificate, so without one
 	// there is nothing more to find out. It goes on: a browser may open one
 	// connection with a card and the next one without.
-	if !presented {
+	if !v.presented {
 		v.code = CodeNoCertificate
-		return v, nil
+		return nil
 	}
-	if err := d.identify(ctx, &v); err != nil {
-		return v, err
+	if err := d.identify(ctx, v); err != nil {
+		return err
 	}
 	switch {
 	case v.code != "":
@@ -56,16 +56,24 @@ func (d *Door) look(r *http.Request, ev evidence.Evidence, presented bool) (visi
 	case !v.user.Active:
 		v.code = CodeInactive
 	}
-	if err := d.endIfOver(ctx, &v); err != nil {
-		return v, err
+	if err := d.endIfOver(ctx, v); err != nil {
+		return err
 	}
 	if v.code == "" && !sessionless && !v.loggedIn {
 		v.code = CodeNoSession
 	}
 	if v.code == "" {
-		return v, d.seen(ctx, v)
+		return d.seen(ctx, *v)
 	}
-	return v, nil
+	return nil
+}
+
+// recordShown records that a person whose card was verified is shown a refusal.
+// A certificate that was refused has its Record already.
+func (d *Door) recordShown(v *visit) {
+	if v.code == CodeUnknownUser || v.code == CodeInactive {
+		d.record(EventRequest, v.code, v)
+	}
 }
 
 func (d *Door) findSession(r *http.Request, v *visit) error {
@@ -128,7 +136,7 @@ func (d *Door) endIfOver(ctx context.Context, v *visit) error {
 		err = d.Sessions.EndCertificate(ctx, v.session.Certificate)
 	}
 	v.loggedIn = false
-	d.record(EventSessionEnded, code, *v)
+	d.record(EventSessionEnded, code, v)
 	return err
 }
 

@@ -56,7 +56,8 @@ const (
 const DefaultHeader = "X-SSL-Client-Cert"
 
 // AddressHeader is where a trusted proxy puts its client's IP address. Without
-// it the proxy's own address is the client's.
+// it the client's address is not known: the proxy's own would make one client of
+// all of them.
 const AddressHeader = "X-Real-IP"
 
 // SourceTLS is the Source of a certificate from a handshake with this program.
@@ -79,7 +80,7 @@ type Evidence struct {
 	Leaf    []byte     // DER of the certificate whose key the client holds
 	Chain   [][]byte   // DER of what the client sent behind it: hints, never trusted
 	Source  string     // SourceTLS or a format's name
-	Address netip.Addr // the client's address; invalid where unknown (a Unix socket without AddressHeader)
+	Address netip.Addr // the client's address; invalid where unknown (a proxy without AddressHeader)
 }
 
 // Config says which proxies may speak for their clients.
@@ -181,6 +182,7 @@ func (rd *Reader) Read(r *http.Request) (ev Evidence, present bool, err error) {
 	if !proxy {
 		return readTLS(r, ev)
 	}
+	ev.Address = netip.Addr{}
 	if err := readAddress(r, &ev); err != nil {
 		return ev, false, err
 	}

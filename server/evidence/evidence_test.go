@@ -158,10 +158,10 @@ func TestHeaders(t *testing.T) {
 		address    string
 	}{
 		{"proxy with certificate", proxy, http.Header{"X-Ssl-Client-Cert": {good}, "X-Real-Ip": {"198.51.100.7"}}, "", true, "198.51.100.7"},
-		{"plus signs kept", proxy, http.Header{"X-Ssl-Client-Cert": {strings.ReplaceAll(good, "%2B", "+")}}, "", true, "10.1.2.3"},
-		{"mapped proxy", "[::ffff:10.1.2.3]:4000", http.Header{"X-Ssl-Client-Cert": {good}}, "", true, "10.1.2.3"},
+		{"plus signs kept", proxy, http.Header{"X-Ssl-Client-Cert": {strings.ReplaceAll(good, "%2B", "+")}}, "", true, "invalid IP"},
+		{"mapped proxy", "[::ffff:10.1.2.3]:4000", http.Header{"X-Ssl-Client-Cert": {good}}, "", true, "invalid IP"},
 		{"proxy without certificate", proxy, http.Header{"X-Real-Ip": {"2001:db8::1"}}, "", false, "2001:db8::1"},
-		{"proxy with an empty header", proxy, http.Header{"X-Ssl-Client-Cert": {""}}, "", false, "10.1.2.3"},
+		{"proxy with an empty header", proxy, http.Header{"X-Ssl-Client-Cert": {""}}, "", false, "invalid IP"},
 		{"stranger with nothing", stranger, http.Header{}, "", false, "192.0.2.1"},
 		{"stranger's address is not his to say", stranger, http.Header{"X-Real-Ip": {"10.1.2.3"}}, "", false, "192.0.2.1"},
 		{"stranger", stranger, http.Header{"X-Ssl-Client-Cert": {good}}, CodeUntrustedPeer, false, ""},
@@ -183,7 +183,7 @@ func TestHeaders(t *testing.T) {
 		{"dropped on the way", proxy, http.Header{"Connection": {"close, X-SSL-Client-Cert"}}, CodeHopByHop, false, ""},
 		{"dropped, alias", stranger, http.Header{"Connection": {"keep-alive", "x_ssl_client_cert"}}, CodeHopByHop, false, ""},
 		{"address dropped", proxy, http.Header{"Connection": {"x-real-ip"}}, CodeHopByHop, false, ""},
-		{"harmless connection", proxy, http.Header{"Connection": {"keep-alive, Upgrade"}}, "", false, "10.1.2.3"},
+		{"harmless connection", proxy, http.Header{"Connection": {"keep-alive, Upgrade"}}, "", false, "invalid IP"},
 		{"two addresses", proxy, http.Header{"X-Real-Ip": {"192.0.2.1", "192.0.2.2"}}, CodeDuplicate, false, ""},
 		{"address alias", proxy, http.Header{"X-Real-Ip": {"192.0.2.1"}, "X_real_ip": {"192.0.2.2"}}, CodeAlias, false, ""},
 		{"no address", proxy, http.Header{"X-Real-Ip": {"unknown"}}, CodeBadValue, false, ""},
@@ -393,8 +393,8 @@ func TestTLSPeers(t *testing.T) {
 		{"nobody with a header", nil, header, 400, CodeUntrustedPeer},
 		{"person", []tls.Certificate{person}, nil, 200, "true tls 1 127.0.0.1"},
 		{"person with a header", []tls.Certificate{person}, header, 400, CodeUntrustedPeer},
-		{"proxy", []tls.Certificate{proxy}, header, 200, "true nginx-escaped-pem 0 127.0.0.1"},
-		{"proxy for nobody", []tls.Certificate{proxy}, nil, 200, "false  0 127.0.0.1"},
+		{"proxy", []tls.Certificate{proxy}, header, 200, "true nginx-escaped-pem 0 invalid IP"},
+		{"proxy for nobody", []tls.Certificate{proxy}, nil, 200, "false  0 invalid IP"},
 	} {
 		for _, http2 := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/http2=%v", c.name, http2), func(t *testing.T) {

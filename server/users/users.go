@@ -265,6 +265,18 @@ func (s *Store) Certificates(ctx context.Context, userID int64) (list []Certific
 	return list, rows.Err()
 }
 
+// ActiveCertificate tells whether an active user has logged in with the
+// certificate of this SHA-256. Whether it is still good is not asked.
+func (s *Store) ActiveCertificate(ctx context.Context, sha256 [32]byte) (bool, error) {
+	var found bool
+	err := s.db.Reader().QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM certificates JOIN users ON users.id = user_id
+		WHERE sha256 = ? AND active)`, sha256[:]).Scan(&found)
+	if err != nil {
+		return false, fmt.Errorf("look for a certificate: %w", err)
+	}
+	return found, nil
+}
+
 // querier is *sql.DB or *sql.Tx.
 type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)

@@ -1,0 +1,1 @@
+CREATE INDEX certificates_sha256 ON certificates (sha256);
