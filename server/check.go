@@ -56,6 +56,7 @@ func Check(c Config) []Problem {
 	c = c.withDefaults()
 	p := &parts{now: time.Now}
 	p.open(c)
+	defer p.close()
 	if c.Listen.HTTPS == "" && c.Listen.HTTP == "" {
 		p.problem("listen", errors.New(`neither https nor http is set; write https = ":8443" with cert and key, or http = "unix:/run/kortti/server.sock" behind a reverse proxy`))
 	}
@@ -69,6 +70,7 @@ func Check(c Config) []Problem {
 // among the problems.
 type parts struct {
 	now      func() time.Time
+	before   *revoke.Client // whose knowledge about revocation goes on, nil if none
 	problems Problems
 
 	certificate *tls.Certificate // nil without listen.cert
@@ -86,6 +88,13 @@ func (p *parts) problem(key string, err error) {
 
 func (p *parts) warn(key, text string) {
 	p.problems = append(p.problems, Problem{Key: key, Text: text, Warning: true})
+}
+
+// close ends what the parts do by themselves.
+func (p *parts) close() {
+	if p.revocation != nil {
+		p.revocation.Close()
+	}
 }
 
 // wrong gives the problems that stop a start, nil if there are none.
@@ -221,10 +230,10 @@ func (p *parts) openTrust(t Trust) {
 	for _, r := range t.Revocation {
 		rules = append(rules, revoke.Rule{
 			Issuer: r.Issuer, Policy: revoke.Policy(r.Policy), Grace: time.Duration(r.Grace), Reason: r.Reason,
-			URL: r.URL, Hosts: r.Hosts, NoNonce: r.Nonce != nil && !*r.Nonce, MaxAge: time.Duration(r.MaxAge),
+			URL: r.URL, CRL: r.CRL, Hosts: r.Hosts, NoNonce: r.Nonce != nil && !*r.Nonce, MaxAge: time.Duration(r.MaxAge),
 		})
 	}
-	client, err := revoke.New(revoke.Config{Rules: rules, Now: p.now})
+	client, err := revoke.New(revoke.Config{Rules: rules, Now: p.now, Cache: t.Cache, After: p.before})
 	if err != nil {
 		p.problem("trust.revocation", err)
 		return
@@ -237,6 +246,9 @@ func (p *parts) openTrust(t Trust) {
 		return
 	}
 	known := slices.Concat(roots, issuing)
+	for _, problem := range client.Unreachable(issuing, roots) {
+		p.warn("trust.revocation", problem)
+	}
 	for _, r := range t.Revocation {
 		named := func(ca *x509.Certificate) bool { return ca.Subject.CommonName == r.Issuer }
 		if r.Issuer != "*" && !slices.ContainsFunc(known, named) {

@@ -53,16 +53,20 @@ type Trust struct {
 	// social-health-care, temporary (these are the default), unknown.
 	Classes    []fineid.Class `toml:"classes"`
 	Revocation []Revocation   `toml:"revocation"` // none = must, for every issuer
-	Issuers    []Issuer       `toml:"issuer"`     // beside the published ones of DVV
+	// Cache is a folder that keeps answers about revocation over restarts; "" =
+	// memory only.
+	Cache   string   `toml:"cache"`
+	Issuers []Issuer `toml:"issuer"` // beside the published ones of DVV
 }
 
 // Revocation is the policy of revocation for one issuing CA; see package revoke.
 type Revocation struct {
 	Issuer string   `toml:"issuer"` // common name, or "*"
-	Policy string   `toml:"policy"` // must (default), grace, open
+	Policy string   `toml:"policy"` // must (default), prefer-crl, grace, open
 	Grace  Duration `toml:"grace"`
 	Reason string   `toml:"reason"`  // needed by open
-	URL    string   `toml:"url"`     // asked in place of the certificate's
+	URL    string   `toml:"url"`     // asked by OCSP in place of the certificate's
+	CRL    []string `toml:"crl"`     // URLs and files of revocation lists
 	Hosts  []string `toml:"hosts"`   // may be asked
 	Nonce  *bool    `toml:"nonce"`   // default true
 	MaxAge Duration `toml:"max_age"` // of an answer; default one hour
@@ -220,10 +224,17 @@ func set[T comparable](field *T, value T) {
 
 // resolve makes relative paths count from dir.
 func (c *Config) resolve(dir string) {
-	files := []*string{&c.Listen.Cert, &c.Listen.Key, &c.Audit.File}
+	files := []*string{&c.Listen.Cert, &c.Listen.Key, &c.Audit.File, &c.Trust.Cache}
 	for _, list := range [][]string{c.Trust.Roots, c.Trust.Issuing} {
 		for i := range list {
 			files = append(files, &list[i])
+		}
+	}
+	for _, r := range c.Trust.Revocation {
+		for i, address := range r.CRL {
+			if !strings.Contains(address, "://") {
+				files = append(files, &r.CRL[i])
+			}
 		}
 	}
 	for _, file := range files {

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/kortti-id/kortti/server/door"
+	"github.com/kortti-id/kortti/server/revoke"
 )
 
 // counters counts decisions by event and code. Both are from fixed lists, so
@@ -74,10 +75,11 @@ func (s *Server) writeMetrics(w io.Writer) {
 		n      uint64
 	}{
 		{"asked", c.Asked}, {"cached", c.Cached}, {"good", c.Good}, {"revoked", c.Revoked},
-		{"failed", c.Failed}, {"grace", c.Grace}, {"open", c.Open},
+		{"listed", c.Listed}, {"failed", c.Failed}, {"grace", c.Grace}, {"open", c.Open},
 	} {
 		fmt.Fprintf(w, "kortti_server_revocation_total{result=%q} %d\n", m.result, m.n)
 	}
+	s.writeLists(w, s.inForce.Load().revocation.Lists())
 	fmt.Fprintln(w, "# HELP kortti_server_handshakes_refused_total Connections closed because too many came from one network.")
 	fmt.Fprintln(w, "# TYPE kortti_server_handshakes_refused_total counter")
 	fmt.Fprintf(w, "kortti_server_handshakes_refused_total %d\n", s.counters.handshakesRefused.Load())
@@ -88,4 +90,26 @@ func (s *Server) writeMetrics(w io.Writer) {
 	fmt.Fprintln(w, "# HELP kortti_server_trust_info The trust epoch: a hash of anchors and policy, the same on machines with the same ones.")
 	fmt.Fprintln(w, "# TYPE kortti_server_trust_info gauge")
 	fmt.Fprintf(w, "kortti_server_trust_info{epoch=%q} 1\n", s.inForce.Load().verifier.Epoch())
+}
+
+func (s *Server) writeLists(w io.Writer, lists []revoke.ListState) {
+	for _, m := range []struct {
+		name, kind, help string
+		value            func(revoke.ListState) float64
+	}{
+		{"entries", "gauge", "Certificates on a revocation list.", func(l revoke.ListState) float64 { return float64(l.Entries) }},
+		{"seconds_left", "gauge", "How long a revocation list is still an answer; negative when it is stale or missing.", func(l revoke.ListState) float64 {
+			if l.ThisUpdate.IsZero() {
+				return -1
+			}
+			return l.NextUpdate.Sub(s.options.Now()).Seconds()
+		}},
+		{"fetches_total", "counter", "Attempts to fetch a revocation list.", func(l revoke.ListState) float64 { return float64(l.Fetches) }},
+		{"failures_total", "counter", "Attempts that brought no list in force.", func(l revoke.ListState) float64 { return float64(l.Failures) }},
+	} {
+		fmt.Fprintf(w, "# HELP kortti_server_crl_%s %s\n# TYPE kortti_server_crl_%[1]s %[3]s\n", m.name, m.help, m.kind)
+		for _, l := range lists {
+			fmt.Fprintf(w, "kortti_server_crl_%s{issuer=%q,address=%q} %g\n", m.name, l.Issuer, l.Address, m.value(l))
+		}
+	}
 }

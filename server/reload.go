@@ -15,7 +15,8 @@ func (s *Server) Reload(c Config) (kept []string, err error) {
 	defer s.reloading.Unlock()
 	defer func() { s.counters.reloaded(err) }()
 	c = c.withDefaults()
-	old := s.inForce.Load().config
+	before := s.inForce.Load()
+	old := before.config
 	for _, setting := range []struct {
 		key      string
 		old, new *string
@@ -37,8 +38,10 @@ func (s *Server) Reload(c Config) (kept []string, err error) {
 		return nil, err
 	}
 	if err := s.furnish(c, p); err != nil {
+		p.close()
 		return nil, err
 	}
+	before.close() // requests under way may still ask it
 	epoch := p.verifier.Epoch()
 	s.log.Info("configuration reloaded", "trust", epoch[:12])
 	if len(kept) > 0 {

@@ -87,12 +87,15 @@ func New(ctx context.Context, c Config, o Options) (*Server, error) {
 		return nil, err
 	}
 	if s.db, err = database.Open(ctx, c.Users.Store); err != nil {
+		opened.close()
 		return nil, Problems{{Key: "users.store", Text: err.Error()}}
 	}
 	if s.audit, err = openAudit(c.Audit.File); err != nil {
+		opened.close()
 		return nil, errors.Join(Problems{{Key: "audit.file", Text: err.Error()}}, s.db.Close())
 	}
 	if err := s.furnish(c, opened); err != nil {
+		opened.close()
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -102,8 +105,12 @@ func New(ctx context.Context, c Config, o Options) (*Server, error) {
 // and logs its warnings.
 func (s *Server) open(c Config) (*parts, error) {
 	p := &parts{now: s.options.Now}
+	if old := s.inForce.Load(); old != nil {
+		p.before = old.revocation
+	}
 	p.open(c)
 	if err := p.wrong(); err != nil {
+		p.close()
 		return nil, err
 	}
 	for _, warning := range p.problems {
@@ -135,6 +142,9 @@ func (s *Server) furnish(c Config, p *parts) error {
 
 // Close closes the database and the audit log. No handler may run any more.
 func (s *Server) Close() error {
+	if current := s.inForce.Load(); current != nil {
+		current.close()
+	}
 	var errs []error
 	if s.audit != nil {
 		errs = append(errs, s.audit.Close())

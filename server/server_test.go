@@ -371,15 +371,30 @@ func (s *site) checkMetrics() {
 	s.expectMetric(`kortti_server_revocation_total{result="good"} 1`)
 }
 
-func (s *site) expectMetric(line string) {
+func (s *site) metrics() string {
 	s.t.Helper()
 	resp, err := http.Get("http://" + s.srv.AdminAddr().String() + "/metrics")
 	s.must(err)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	s.must(err)
-	if !strings.Contains(string(body), line+"\n") {
+	return string(body)
+}
+
+func (s *site) expectMetric(line string) {
+	s.t.Helper()
+	if body := s.metrics(); !strings.Contains(body, line+"\n") {
 		s.t.Errorf("no %s in\n%s", line, body)
+	}
+}
+
+// waitForMetric waits for what a goroutine of the server does by itself.
+func (s *site) waitForMetric(line string) {
+	s.t.Helper()
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(s.metrics(), line+"\n"); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatalf("never %s in\n%s", line, s.metrics())
+		}
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 func Why(ctx context.Context, c Config, certificate []byte, at time.Time) (verify.Report, error) {
 	p := &parts{now: time.Now}
 	p.openTrust(c.withDefaults().Trust)
+	defer p.close()
 	if err := p.wrong(); err != nil {
 		return verify.Report{}, err
 	}

@@ -281,7 +281,7 @@ func TestNoPolicyOverrulesAnAnswer(t *testing.T) {
 func TestWhoMayBeAsked(t *testing.T) {
 	b := newBench(t)
 	leaf := b.issue(t, b.CitizenEC)
-	silent, err := b.Issue(b.CitizenEC, fineidtest.Leaf{NoAIA: true})
+	silent, err := b.Issue(b.CitizenEC, fineidtest.Leaf{NoAIA: true, NoCRL: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,7 +303,7 @@ func TestWhoMayBeAsked(t *testing.T) {
 		{"nothing listed, loopback", Rule{Hosts: []string{}}, leaf, "private or local network"},
 		{"another host listed", Rule{Hosts: []string{"ocsp.example.fi"}}, leaf, "not among the hosts"},
 		{"another port listed", Rule{Hosts: []string{"127.0.0.1:1"}}, leaf, "not among the hosts"},
-		{"no address in the certificate", Rule{Hosts: []string{b.host}}, silent, "names no OCSP responder"},
+		{"no address in the certificate", Rule{Hosts: []string{b.host}}, silent, "names neither"},
 		{"address from the rule", Rule{URL: ocsp, Hosts: []string{}}, silent, ""},
 		{"redirect", Rule{URL: redirect.URL, Hosts: []string{"127.0.0.1"}}, leaf, "status 307"},
 		{"flood", Rule{URL: flood.URL, Hosts: []string{"127.0.0.1"}}, leaf, "longer than"},
@@ -383,7 +383,6 @@ func TestRules(t *testing.T) {
 		"none":               {nil, ""},
 		"no issuer":          {[]Rule{{}}, "is missing"},
 		"twice":              {[]Rule{{Issuer: "*"}, {Issuer: "*"}}, "two rules"},
-		"later policy":       {[]Rule{{Issuer: "*", Policy: "prefer-crl"}}, "not supported by this version"},
 		"unknown policy":     {[]Rule{{Issuer: "*", Policy: "soft"}}, "unknown policy"},
 		"open, no reason":    {[]Rule{{Issuer: "*", Policy: Open, Reason: " "}}, "needs a reason"},
 		"grace, no time":     {[]Rule{{Issuer: "*", Policy: Grace}}, "needs a time"},

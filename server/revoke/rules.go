@@ -33,7 +33,7 @@ func newRule(r Rule) (*rule, error) {
 		r.Policy = Must
 	}
 	switch r.Policy {
-	case Must:
+	case Must, PreferCRL:
 	case Grace:
 		if r.Grace <= 0 {
 			return nil, errors.New(`policy "grace" needs a time, such as grace = "4h"`)
@@ -42,10 +42,8 @@ func newRule(r Rule) (*rule, error) {
 		if strings.TrimSpace(r.Reason) == "" {
 			return nil, errors.New(`policy "open" lets revoked cards in and needs a reason = "…"`)
 		}
-	case "prefer-crl":
-		return nil, fmt.Errorf("policy %q is not supported by this version: it reads no revocation lists; use %q, %q or %q", r.Policy, Must, Grace, Open)
 	default:
-		return nil, fmt.Errorf("unknown policy %q; use %q, %q or %q", r.Policy, Must, Grace, Open)
+		return nil, fmt.Errorf("unknown policy %q; use %q, %q, %q or %q", r.Policy, Must, PreferCRL, Grace, Open)
 	}
 	if r.Policy != Grace && r.Grace != 0 {
 		return nil, fmt.Errorf("a grace time has no meaning with policy %q", r.Policy)
@@ -70,6 +68,14 @@ func newRule(r Rule) (*rule, error) {
 		}
 		parsed.hosts[strings.ToLower(u.Host)] = true // named by the owner
 	}
+	for _, address := range r.CRL {
+		if !isURL(address) {
+			continue
+		}
+		if _, err := parsed.allowed(address); err != nil {
+			return nil, err
+		}
+	}
 	parsed.client = newHTTPClient(len(parsed.hosts) > 0)
 	return parsed, nil
 }
@@ -79,11 +85,11 @@ func newRule(r Rule) (*rule, error) {
 func (r *rule) allowed(address string) (*url.URL, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, errors.New("the OCSP responder's address is not a plain http or https URL")
+		return nil, fmt.Errorf("the address %q of a responder or list is not a plain http or https URL", address)
 	}
 	u.Fragment = ""
 	if len(r.hosts) > 0 && !r.hosts[strings.ToLower(u.Host)] && !r.hosts[strings.ToLower(u.Hostname())] {
-		return nil, fmt.Errorf("OCSP responder %q is not among the hosts that may be asked; add it to hosts", u.Host)
+		return nil, fmt.Errorf("%q is not among the hosts that may be asked; add it to hosts", u.Host)
 	}
 	return u, nil
 }
@@ -115,7 +121,7 @@ func publicOnly(_ context.Context, _, address string, _ syscall.RawConn) error {
 	}
 	ip := a.Addr().Unmap()
 	if !ip.IsGlobalUnicast() || ip.IsPrivate() || sharedSpace.Contains(ip) {
-		return fmt.Errorf("the OCSP responder's address %v is in a private or local network; list its host in hosts to allow it", ip)
+		return fmt.Errorf("the address %v of a responder or list is in a private or local network; list its host in hosts to allow it", ip)
 	}
 	return nil
 }

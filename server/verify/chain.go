@@ -194,13 +194,6 @@ func last(chain []*x509.Certificate) *x509.Certificate { return chain[len(chain)
 
 func selfIssued(c *x509.Certificate) bool { return bytes.Equal(c.RawSubject, c.RawIssuer) }
 
-func issuerRevocationDetail(chain []*x509.Certificate) string {
-	if !selfIssued(last(chain)) {
-		return "the anchor is an issuing CA: its root's revocation list was not asked"
-	}
-	return "the root's revocation list was not asked"
-}
-
 // strong refuses keys and signatures below what the rules for these cards
 // allow. x509 refuses SHA-1 by itself; it is said again here because the check
 // must not hang on a default of another library. The anchor's own signature

@@ -119,9 +119,9 @@ func (r *Refusal) Error() string {
 // Unwrap gives the error behind the refusal, if there is one.
 func (r *Refusal) Unwrap() error { return r.cause }
 
-// Checker finds out whether a certificate has been revoked. Verify calls it
-// only with a leaf whose chain it has built, and issuer is the next of that
-// chain, so URLs in the leaf come from a trusted issuer. An error means that
+// Checker finds out whether a certificate has been revoked. Verify calls it for
+// the leaf of a chain that it has built and for each CA below the anchor; issuer
+// is the next of that chain, so URLs in the leaf come from a trusted issuer. An error means that
 // there is no answer to rely on: the request is refused. Checkers are called
 // on every request and concurrently, so they remember their answers.
 type Checker interface {

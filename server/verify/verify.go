@@ -249,9 +249,51 @@ func (r *run) checkRevocation(ctx context.Context, v *verdict) (Identity, Report
 	default:
 		return r.refuse(CheckRevocation, CodeRevocationUnknown, "the checker gave no status", nil)
 	}
-	r.step(CheckIssuerRevocation, ResultNotAsked, issuerRevocationDetail(v.identity.Chain))
+	until, err := r.checkIssuers(ctx, v.identity.Chain)
+	if err != nil {
+		return r.refused(err)
+	}
+	if !until.IsZero() && (answer.Until.IsZero() || until.Before(answer.Until)) {
+		answer.Until = until
+	}
 	r.report.Decision, r.report.RevocationUntil = Accepted, answer.Until
 	return v.identity, r.report, nil
+}
+
+// checkIssuers asks about the CAs between the leaf and its anchor. An anchor is
+// trusted by configuration and nobody is asked about it. until is zero where
+// nobody was asked.
+func (r *run) checkIssuers(ctx context.Context, chain []*x509.Certificate) (until time.Time, err error) {
+	if len(chain) == 2 {
+		detail := "the anchor itself issued the certificate"
+		if !selfIssued(last(chain)) {
+			detail = "the anchor is an issuing CA: its root's revocation list was not asked"
+		}
+		r.step(CheckIssuerRevocation, ResultNotAsked, detail)
+		return until, nil
+	}
+	result, detail := ResultOK, ""
+	for i, ca := range chain[1 : len(chain)-1] {
+		answer, err := r.revocation.Check(ctx, ca, chain[i+2])
+		switch {
+		case err != nil:
+			return until, r.fail(CheckIssuerRevocation, CodeRevocationUnknown, "no answer that can be trusted about an issuing CA", err)
+		case answer.Status == Revoked:
+			return until, r.fail(CheckIssuerRevocation, CodeRevoked, fmt.Sprintf("issuing CA %q: %s", ca.Subject.CommonName, answer.Detail), nil)
+		case answer.Status == NotAsked:
+			result = ResultNotAsked
+		case answer.Status != Good:
+			return until, r.fail(CheckIssuerRevocation, CodeRevocationUnknown, "the checker gave no status", nil)
+		case until.IsZero() || answer.Until.Before(until):
+			until = answer.Until
+		}
+		if detail != "" {
+			detail += "; "
+		}
+		detail += answer.Detail
+	}
+	r.step(CheckIssuerRevocation, result, detail)
+	return until, nil
 }
 
 func (r *run) step(check string, result Result, detail string) {

@@ -29,10 +29,15 @@ type checker struct {
 	answer verify.Answer
 	err    error
 	calls  atomic.Int32
+	ca     *verify.Answer // about CAs, nil = the same
+	caErr  error
 }
 
-func (c *checker) Check(context.Context, *x509.Certificate, *x509.Certificate) (verify.Answer, error) {
+func (c *checker) Check(_ context.Context, leaf, _ *x509.Certificate) (verify.Answer, error) {
 	c.calls.Add(1)
+	if leaf.IsCA && c.ca != nil {
+		return *c.ca, c.caErr
+	}
 	return c.answer, c.err
 }
 
@@ -322,8 +327,8 @@ func TestRevocationIsAskedEveryTime(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := asked.calls.Load(); n != 3 {
-		t.Errorf("asked %d times for three requests", n)
+	if n := asked.calls.Load(); n != 6 {
+		t.Errorf("asked %d times for three requests, each about the leaf and its issuing CA", n)
 	}
 	down := errors.New("responder down")
 	for _, c := range []struct {
@@ -460,10 +465,11 @@ func TestIssuingCAAsAnchor(t *testing.T) {
 		name   string
 		roots  []*x509.Certificate
 		length int
+		result verify.Result
 		want   string
 	}{
-		{"issuing CA alone", []*x509.Certificate{pki.CitizenEC.Certificate}, 2, "the anchor is an issuing CA"},
-		{"and its root", []*x509.Certificate{pki.CitizenEC.Certificate, pki.Root.Certificate}, 3, "the root's revocation list was not asked"},
+		{"issuing CA alone", []*x509.Certificate{pki.CitizenEC.Certificate}, 2, verify.ResultNotAsked, "the anchor is an issuing CA"},
+		{"and its root", []*x509.Certificate{pki.CitizenEC.Certificate, pki.Root.Certificate}, 3, verify.ResultOK, "asked"},
 	} {
 		config := config(pki)
 		config.Roots = c.roots
@@ -472,8 +478,40 @@ func TestIssuingCAAsAnchor(t *testing.T) {
 			t.Fatal(err)
 		}
 		last := report.Steps[len(report.Steps)-1]
-		if len(id.Chain) != c.length || last.Check != verify.CheckIssuerRevocation || last.Result != verify.ResultNotAsked || !strings.HasPrefix(last.Detail, c.want) {
+		if len(id.Chain) != c.length || last.Check != verify.CheckIssuerRevocation || last.Result != c.result || !strings.HasPrefix(last.Detail, c.want) {
 			t.Errorf("%s: chain of %d, step %+v", c.name, len(id.Chain), last)
+		}
+	}
+}
+
+// What the root says of the issuing CA decides as what the CA says of the leaf.
+func TestIssuingCARevocation(t *testing.T) {
+	pki := newPKI(t)
+	ev := of(issue(t, pki, pki.CitizenEC, fineidtest.Leaf{}).Certificate)
+	soon := time.Now().Add(time.Minute)
+	for _, test := range []struct {
+		answer verify.Answer
+		err    error
+		code   string
+		result verify.Result
+	}{
+		{verify.Answer{Status: verify.Good, Until: soon, Detail: "list"}, nil, "", verify.ResultOK},
+		{verify.Answer{Status: verify.NotAsked, Detail: "names none"}, nil, "", verify.ResultNotAsked},
+		{verify.Answer{Status: verify.Revoked, Detail: "withdrawn"}, nil, verify.CodeRevoked, verify.ResultFailed},
+		{verify.Answer{}, errors.New("no list"), verify.CodeRevocationUnknown, verify.ResultFailed},
+		{verify.Answer{}, nil, verify.CodeRevocationUnknown, verify.ResultFailed},
+	} {
+		c := config(pki)
+		checker := goodChecker()
+		checker.ca, checker.caErr = &test.answer, test.err
+		c.Revocation = checker
+		id, report, err := newVerifier(t, c).Verify(t.Context(), ev)
+		last := report.Steps[len(report.Steps)-1]
+		if codeOf(err) != test.code || id.Verified() != (test.code == "") || last.Check != verify.CheckIssuerRevocation || last.Result != test.result {
+			t.Errorf("%+v: %v, step %+v", test.answer, err, last)
+		}
+		if test.answer.Status == verify.Good && !report.RevocationUntil.Equal(soon) {
+			t.Errorf("until %v, want the earlier one of both answers", report.RevocationUntil)
 		}
 	}
 }

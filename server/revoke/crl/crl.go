@@ -63,6 +63,13 @@ type Scope struct {
 	NamedPointNotByURL bool // there is a distribution point that has no URL
 }
 
+// Equal tells whether two lists are about the same certificates.
+func (s Scope) Equal(other Scope) bool {
+	return slices.Equal(s.URLs, other.URLs) && s.OnlyUsers == other.OnlyUsers && s.OnlyCAs == other.OnlyCAs &&
+		s.OnlyAttributes == other.OnlyAttributes && s.OnlySomeReasons == other.OnlySomeReasons &&
+		s.NamedPointNotByURL == other.NamedPointNotByURL
+}
+
 // Reason is why a certificate was revoked (RFC 5280 section 5.3.1).
 type Reason uint8
 
