@@ -41,10 +41,10 @@ func (a *Agent) permit(ctx context.Context, host, port string, id tlsclient.Iden
 	holder, _, present := a.cards.Snapshot().Find(id.Fingerprint)
 	switch {
 	case !present:
-		a.transport.End(id.Fingerprint, card.ErrRemoved)
+		a.transport.EndEpoch(id.Fingerprint, id.Epoch, card.ErrRemoved)
 		return card.ErrRemoved
 	case holder.State != card.Unlocked || holder.Epoch != id.Epoch:
-		a.transport.End(id.Fingerprint, card.ErrLocked)
+		a.transport.EndEpoch(id.Fingerprint, id.Epoch, card.ErrLocked)
 		return card.ErrLocked
 	}
 	return a.requireConsent(ctx, host, port, id.Fingerprint)

@@ -38,7 +38,7 @@ func askerFrom(ctx context.Context) asker {
 // program looks the program up, which costs milliseconds on the first call.
 func (w asker) program() consent.Program {
 	p := w.Peer.Program()
-	return consent.Program{Path: p.Path, Sandbox: string(p.Sandbox.Kind), App: p.Sandbox.App, PID: p.PID, Connection: w.Peer.Inode}
+	return consent.Program{Path: p.Path, Sandbox: string(p.Sandbox.Kind), App: p.Sandbox.App, PID: p.PID, Started: p.Started, Connection: w.Peer.Inode}
 }
 
 // mustAsk is an error of what runs inside the transport: the person must be

@@ -76,18 +76,23 @@ func (k noting) SignMessage(rand io.Reader, message []byte, opts crypto.SignerOp
 	return signature, err
 }
 
-// roundTrip hands a request over. again says that the request failed, that the
-// host cannot have seen it and that its body is untouched.
-func (c *conn) roundTrip(req *http.Request, body *body) (resp *http.Response, err error, again bool) {
+// roundTrip hands a request over. again says that the request failed and may be
+// made on another connection: the host cannot have seen it and its body is
+// untouched; or it is a safe one without a body, in its first attempt, and the
+// host has closed the kept connection without a word, as it may at any moment
+// (RFC 9112 section 9.5, RFC 9110 section 9.2.2).
+func (c *conn) roundTrip(req *http.Request, body *body, first bool) (resp *http.Response, err error, again bool) {
 	c.use()
+	kept := c.proven.Load() && !c.h2 && !c.later
 	if c.later && !c.signed.Load() && !repeatable(req) {
 		if err := c.warmUp(req); err != nil {
 			return c.failed(req, body, err, true)
 		}
 	}
-	var headersOut atomic.Bool
+	var headersOut, answering atomic.Bool
 	out := req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
-		WroteHeaders: func() { headersOut.Store(true) },
+		WroteHeaders:         func() { headersOut.Store(true) },
+		GotFirstResponseByte: func() { answering.Store(true) },
 	}))
 	if body != nil {
 		out.Body = body
@@ -102,13 +107,14 @@ func (c *conn) roundTrip(req *http.Request, body *body) (resp *http.Response, er
 		}
 		return resp, nil, false
 	}
-	return c.failed(req, body, err, !headersOut.Load() || unprocessed(err))
+	closed := first && kept && !answering.Load() && repeatable(req) && !wantsUpgrade(req)
+	return c.failed(req, body, err, closed || !headersOut.Load() || unprocessed(err))
 }
 
-// failed settles a request that has failed; unseen says that the host cannot
-// have seen it.
-func (c *conn) failed(req *http.Request, body *body, err error, unseen bool) (_ *http.Response, _ error, again bool) {
-	again = unseen && body.detach() && req.Context().Err() == nil
+// failed settles a request that has failed; harmless says that it may be made
+// again as far as the host is concerned.
+func (c *conn) failed(req *http.Request, body *body, err error, harmless bool) (_ *http.Response, _ error, again bool) {
+	again = harmless && body.detach() && req.Context().Err() == nil
 	o := failed
 	if req.Context().Err() != nil || body.failed() {
 		o = unknown
@@ -125,6 +131,8 @@ func (c *conn) warmUp(req *http.Request) error {
 	if err := c.head(req.Context(), placeOf(req)); err != nil {
 		return err
 	}
+	c.pool.mu.Lock()
+	defer c.pool.unlock()
 	return c.cc.Reserve() // anew: the first reservation is used up
 }
 

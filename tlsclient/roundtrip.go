@@ -38,7 +38,7 @@ func (t *Transport) roundTrip(req *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		t.requests.Add(1)
-		resp, err, again := c.roundTrip(req, newBody(req.Body))
+		resp, err, again := c.roundTrip(req, newBody(req.Body), attempt == 1)
 		if c.pool.identity != nil && !c.owed.Swap(false) {
 			t.avoided.Add(1)
 		}

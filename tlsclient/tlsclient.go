@@ -30,7 +30,7 @@
 // What it never does: ask a person inside a TLS handshake, let two identities
 // share a connection or a session, send a request again that a server may have
 // seen (but for one without a body and of a safe method, when the host refused it
-// in one of these ways), offer a certificate to a host that lists no CAs unless a
+// in one of these ways or closed a kept connection instead of answering), offer a certificate to a host that lists no CAs unless a
 // person or a setting named it, renegotiate with a host that was not seen to need
 // it, follow redirects, keep cookies, or decompress.
 //
@@ -290,6 +290,16 @@ func (t *Transport) End(f card.Fingerprint, reason error) {
 		return p.identity != nil && p.identity.Fingerprint == f
 	}, reason)
 	t.log.Debug("identity ended", "certificate", f, "reason", reason)
+}
+
+// EndEpoch closes the connections that one epoch of an identity has left behind.
+// Those of a later one, which the card may be in by now, go on.
+func (t *Transport) EndEpoch(f card.Fingerprint, epoch uint64, reason error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.retirePools(func(_ target, p *pool) bool {
+		return p.identity != nil && p.identity.Fingerprint == f && p.identity.Epoch == epoch
+	}, reason)
 }
 
 // EndHost closes all connections to a host ("name" or "name:port"; a name

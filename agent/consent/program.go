@@ -18,9 +18,11 @@ type Program struct {
 	// the program runs in, "" for none; App is the sandboxed application where
 	// there is proof of it.
 	Sandbox, App string
-	// PID is 0 when the process was not found; Connection then tells the
-	// unknown ones apart.
+	// PID is 0 when the process was not found, and Started, in clock ticks, when
+	// it is not known since when it runs; Connection then tells the unknown ones
+	// apart.
 	PID        int
+	Started    uint64
 	Connection uint32
 }
 
@@ -28,19 +30,32 @@ type Program struct {
 const unknown = "unknown program"
 
 // interpreters run other programs' code under their own name; consent for one
-// must not cover all. Versions may follow the name.
+// must not cover all. Whatever is no letter may follow the name: versions,
+// architectures, "-dbg".
 var interpreters = []string{
-	"python", "pypy", "node", "nodejs", "deno", "bun", "java", "perl", "ruby", "php", "lua", "luajit", "guile", "mono", "dotnet",
-	"sh", "bash", "dash", "zsh", "fish", "ksh", "busybox", "pwsh", "tclsh", "wish", "Rscript", "R", "emacs", "gjs", "qemu",
-	"electron", "wine", "gawk", "ld-linux-x86-64.so", "ld-linux-aarch64.so", "ld-linux.so", "ld-musl-x86_64.so", "ld-musl-aarch64.so",
+	"python", "pypy", "ipython", "node", "nodejs", "deno", "bun", "java", "scala", "perl", "ruby", "irb", "php", "lua", "luajit",
+	"guile", "mono", "dotnet", "julia", "beam", "erl", "ghci", "runghc", "R", "Rscript", "octave", "tclsh", "wish", "expect",
+	"sh", "bash", "rbash", "dash", "zsh", "fish", "ksh", "busybox", "pwsh", "awk", "gawk", "mawk", "emacs", "vim", "nvim", "gdb",
+	"gjs", "electron", "wine", "qemu", "ld-linux", "ld-musl",
 }
 
 // relays pass on what comes from elsewhere, as from another machine or a
 // container.
 var relays = []string{
-	"sshd", "sshd-session", "ssh", "pasta", "pasta.avx", "passt", "passt.avx", "slirp4netns", "rootlesskit", "rootlessport",
-	"socat", "nc", "ncat", "nc.openbsd", "nc.traditional",
+	"sshd", "ssh", "autossh", "dropbear", "dbclient", "pasta", "passt", "slirp", "rootlesskit", "rootlessport", "docker-proxy",
+	"gvproxy", "vpnkit", "conmon", "socat", "nc", "ncat", "stunnel", "haproxy", "tinyproxy", "squid", "mitmproxy", "mitmdump",
 }
+
+// among tells whether a file's name is one of the names, with a version or the
+// like behind it.
+func among(names []string, base string) bool {
+	return slices.ContainsFunc(names, func(name string) bool {
+		rest, ok := strings.CutPrefix(base, name)
+		return ok && (rest == "" || !isLetter(rest[0]))
+	})
+}
+
+func isLetter(b byte) bool { return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' }
 
 // snapFile is a file of a snap; the number is that of its revision.
 var snapFile = regexp.MustCompile(`^(/var/lib/snapd)?/snap/([^/]+)/[0-9x]+/`)
@@ -51,10 +66,10 @@ func (p Program) Key() string {
 	switch {
 	case p.Rememberable():
 		return p.Shown()
-	case p.PID == 0:
+	case p.PID == 0 || p.Started == 0:
 		return fmt.Sprintf("%s (connection %d)", p.Shown(), p.Connection)
 	}
-	return fmt.Sprintf("%s (pid %d)", p.Shown(), p.PID)
+	return fmt.Sprintf("%s (pid %d/%d)", p.Shown(), p.PID, p.Started)
 }
 
 // Shown is the program's name for people. A new revision of a snap is the same
@@ -71,17 +86,17 @@ func (p Program) Shown() string {
 
 // Note returns what is to be said of the program, "" where its name says all.
 func (p Program) Note() control.ProgramNote {
-	base := strings.TrimRight(filepath.Base(p.Path), "0123456789.-")
+	base := filepath.Base(p.Path)
 	switch {
 	case p.App != "":
 		return ""
-	case slices.Contains(relays, base):
+	case among(relays, base):
 		return control.NoteRemote
 	case p.Sandbox != "":
 		return control.NoteSandbox
 	case p.Path == "":
 		return control.NoteUnknown
-	case slices.Contains(interpreters, base):
+	case among(interpreters, base):
 		return control.NoteInterpreter
 	}
 	return ""

@@ -19,6 +19,9 @@ const expiresSoon = 60 * 24 * time.Hour
 func checkLogin(f *Facts) []control.Finding {
 	var findings []control.Finding
 	names, slots := f.readersWithCards()
+	if len(names) == 0 && len(f.Snapshot.Readers) > 0 && len(f.Snapshot.PCSCReaders) == 0 {
+		findings = append(findings, control.Finding{Code: "no-card", Severity: control.SeverityNote, Title: "No card is inserted", Fix: "Insert the card."})
+	}
 	for _, reader := range names {
 		var login []card.Certificate
 		var why []string

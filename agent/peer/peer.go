@@ -55,6 +55,9 @@ func (p Peer) Program() Program {
 type Program struct {
 	// PID is 0 where no process of the user was found to hold the socket.
 	PID int
+	// Started is when the process began, in clock ticks since the machine did:
+	// numbers of processes are used again.
+	Started uint64
 	// Path is the executable, or "" where /proc/PID/exe is not the file that
 	// its path leads to (other mount namespace, deleted file) or cannot be read.
 	Path string

@@ -134,7 +134,11 @@ func TestOwnedBy(t *testing.T) {
 		{state: tcpEstablished, uid: 0, inode: 0}:    false, // closed
 		{state: tcpEstablished, uid: 1000, inode: 7}: false,
 		{state: 10, uid: 0, inode: 7}:                false, // listening
-		{state: 4, uid: 0, inode: 7}:                 false, // FIN_WAIT1
+		{state: tcpFinWait1, uid: 0, inode: 7}:       true,  // it only listens to the answer now
+		{state: tcpFinWait2, uid: 0, inode: 7}:       true,
+		{state: tcpFinWait2, uid: 0, inode: 0}:       false, // closed
+		{state: tcpFinWait1, uid: 1000, inode: 7}:    false,
+		{state: 6, uid: 0, inode: 7}:                 false, // TIME_WAIT
 		{}:                                           false,
 	} {
 		if err := s.ownedBy(0); (err == nil) != ok || err != nil && !errors.Is(err, ErrRefused) {
@@ -149,7 +153,6 @@ func TestLookupRefusesClosed(t *testing.T) {
 		end  func(t *testing.T, near, far *net.TCPConn)
 	}{
 		{"closed", func(t *testing.T, near, far *net.TCPConn) { far.Close() }},
-		{"half closed", func(t *testing.T, near, far *net.TCPConn) { far.CloseWrite() }},
 		{"reset", func(t *testing.T, near, far *net.TCPConn) { far.SetLinger(0); far.Close() }},
 	} {
 		for _, addr := range []string{"127.0.0.1", "::1"} {
@@ -351,6 +354,58 @@ func BenchmarkLookup(b *testing.B) {
 	for b.Loop() {
 		if _, err := lookup(f, a.(*net.TCPConn)); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// A program may shut its writing side down and wait for the answer.
+func TestHalfClosed(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	program, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	if err := program.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	near, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	if n, err := near.Read(make([]byte, 1)); n != 0 || err == nil { // its FIN has come
+		t.Fatal(n, err)
+	}
+	pair := func(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }
+	owner, err := NewFinder().Lookup(pair(near.LocalAddr()), pair(near.RemoteAddr()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := owner.Program(); p.PID != os.Getpid() || p.Started == 0 || p.Started != started("/proc/self") {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestStarted(t *testing.T) {
+	if n := started(t.TempDir()); n != 0 {
+		t.Error(n)
+	}
+	for stat, want := range map[string]uint64{
+		"7 (a) b) (c) R 1 7 7 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 12345 1 1\n": 12345,
+		"7 (a": 0, "": 0, "7 (a) R 1": 0,
+		"7 (a) R 1 7 7 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 x 1 1\n": 0,
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(dir+"/stat", []byte(stat), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := started(dir); got != want {
+			t.Errorf("%q: %d, want %d", stat, got, want)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"bytes"
 	"fmt"
 	"iter"
 	"os"
@@ -99,6 +100,7 @@ func holds(pid int, uid uint32, wanted map[uint32]bool, found map[uint32]Program
 	}
 	var path string
 	var in Sandbox
+	var began uint64
 	for fd, inode := range sockets(proc) {
 		if len(found) == len(wanted) {
 			break
@@ -107,11 +109,11 @@ func holds(pid int, uid uint32, wanted map[uint32]bool, found map[uint32]Program
 			continue
 		}
 		if !any {
-			path, in = executable(proc), sandbox(proc)
+			path, in, began = executable(proc), sandbox(proc), started(proc)
 		}
 		// The number may have gone to another process in the meantime.
 		if now, ok := socketOf(fd); ok && now == inode {
-			found[inode] = Program{PID: pid, Path: path, Sandbox: in}
+			found[inode] = Program{PID: pid, Started: began, Path: path, Sandbox: in}
 			any = true
 		}
 	}
@@ -149,6 +151,24 @@ func socketOf(fd string) (inode uint32, ok bool) {
 	digits, ok := strings.CutPrefix(link, "socket:[")
 	n, err := strconv.ParseUint(strings.TrimSuffix(digits, "]"), 10, 32)
 	return uint32(n), ok && err == nil
+}
+
+// started reads the 22nd field of /proc/PID/stat (proc_pid_stat(5)), 0 where it
+// cannot. The second one, in parentheses, may hold anything.
+func started(proc string) uint64 {
+	stat, err := os.ReadFile(proc + "/stat")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 20 {
+		return 0
+	}
+	ticks, err := strconv.ParseUint(fields[19], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return ticks
 }
 
 // executable gives the path of the file that the process runs, or "".

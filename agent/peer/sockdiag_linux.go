@@ -15,6 +15,8 @@ import (
 // milliseconds on a busy machine.
 const (
 	tcpEstablished = 1 // TCP_ESTABLISHED, net/tcp_states.h
+	tcpFinWait1    = 4
+	tcpFinWait2    = 5
 
 	diagHeaderLen  = 16 // struct nlmsghdr
 	diagRequestLen = 56 // struct inet_diag_req_v2
@@ -27,12 +29,13 @@ type socket struct {
 	uid, inode uint32
 }
 
-// ownedBy refuses all but an established connection of the user. A socket that
-// its program has closed shows as uid 0 without an inode, so the user alone
-// says nothing.
+// ownedBy refuses all but a connection of the user that is established or on
+// which the program has said all that it wants to (shutdown(2)). A socket that its
+// program has closed shows as uid 0 without an inode, so the user alone says
+// nothing.
 func (s socket) ownedBy(uid uint32) error {
 	switch {
-	case s.state != tcpEstablished:
+	case s.state != tcpEstablished && s.state != tcpFinWait1 && s.state != tcpFinWait2:
 		return refused("it is not established (state %d)", s.state)
 	case s.inode == 0:
 		return refused("its socket has no owner any more")
@@ -87,7 +90,7 @@ func diagRequest(own, far netip.AddrPort) []byte {
 		r[0] = unix.AF_INET
 	}
 	r[1] = unix.IPPROTO_TCP
-	ne.PutUint32(r[4:], 1<<tcpEstablished)
+	ne.PutUint32(r[4:], 1<<tcpEstablished|1<<tcpFinWait1|1<<tcpFinWait2)
 	be.PutUint16(r[8:], own.Port())
 	be.PutUint16(r[10:], far.Port())
 	copy(r[12:28], own.Addr().AsSlice())

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -47,6 +48,11 @@ func (l *accepting) Accept() (net.Conn, error) {
 			continue
 		}
 		owner, err := l.proxy.cfg.Peer(unmap(tcp.LocalAddr()), unmap(tcp.RemoteAddr()))
+		if err != nil && !errors.Is(err, peer.ErrRefused) {
+			// The kernel could not say, which it can the next time.
+			l.proxy.cfg.Log.Warn("could not find out who has connected", "error", err)
+			owner, err = l.proxy.cfg.Peer(unmap(tcp.LocalAddr()), unmap(tcp.RemoteAddr()))
+		}
 		if err == nil {
 			return &programConn{TCPConn: tcp, peer: owner}, nil
 		}

@@ -117,10 +117,11 @@ func (p *Proxy) serve(rp *httputil.ReverseProxy, w http.ResponseWriter, r *http.
 		stop := context.AfterFunc(r.Context(), func() { program.Close() })
 		defer stop()
 	}
-	if strings.ContainsRune(r.RequestURI, ' ') {
-		// HTTP/2 can say it, and a host that speaks HTTP/1.1 would take what
-		// follows for the protocol (RFC 9112, section 3.2).
-		answer{http.StatusBadRequest, "bad-target", "the request's path has a space in it", ""}.write(w, r)
+	if strings.ContainsAny(r.RequestURI, " #") {
+		// HTTP/2 can say a space, and a host that speaks HTTP/1.1 would take what
+		// follows for the protocol (RFC 9112, section 3.2). A fragment is never
+		// sent (RFC 9110, section 4.2.5), and hosts disagree about where it begins.
+		answer{http.StatusBadRequest, "bad-target", "the request's path has a space or a # in it", ""}.write(w, r)
 		return
 	}
 	r, body := watchBody(r)

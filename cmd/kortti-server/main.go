@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -65,6 +66,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return errUsage("say what to do: serve, check, why, users or version")
 	}
 	command, args := args[0], args[1:]
+	if slices.ContainsFunc(args, func(arg string) bool { return arg == "-h" || arg == "-help" || arg == "--help" }) {
+		command = "help"
+	}
 	switch command {
 	case "serve":
 		config, err := load(args, 0)

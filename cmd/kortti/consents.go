@@ -75,7 +75,7 @@ func listConsents(ctx context.Context, std stdio, args []string) error {
 		tw := tabwriter.NewWriter(std.out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(tw, "ID\tPROGRAM\tHOST\tCARD\tSINCE\tUNTIL")
 		for _, consent := range list {
-			until := "revoked"
+			until := "you revoke it"
 			if !consent.Remembered {
 				until = "locked or removed"
 			}

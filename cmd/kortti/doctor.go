@@ -65,6 +65,12 @@ func (l *looker) examine(ctx context.Context) ([]control.Finding, error) {
 	listen := config.DefaultListen
 	if cfg, err := config.Load(""); err == nil {
 		listen = cfg.Proxy.Listen
+		if _, err := control.DefaultSocket(); cfg.Control.Socket == "" && err != nil {
+			findings = append(findings, control.Finding{
+				Code: "no-socket", Severity: control.SeverityError, Title: "The agent has no place for its control socket",
+				Detail: "XDG_RUNTIME_DIR is not set, as it is in a session that a login has opened.", Fix: "Set it, or [control] socket in kortti.toml.",
+			})
+		}
 	} else if *l.module == "" {
 		findings = append(findings, control.Finding{
 			Code: "config", Severity: control.SeverityError, Title: "The configuration cannot be used, and the agent does not start with it",

@@ -110,8 +110,8 @@ func createTestcard(std stdio, args []string) error {
 		return printJSON(std.out, info)
 	}
 	fmt.Fprintf(std.out, "Test card of %s, PIN %s, inserted.\n", info.Name, *pin)
-	fmt.Fprintf(std.out, "Use it: in kortti.toml, [card] modules = [%q]\n", info.Module)
-	fmt.Fprintf(std.out, "Trust it in a test server: [trust] roots = [%q]\n", info.Roots)
+	fmt.Fprintf(std.out, "Use it, in kortti.toml:\n\n[card]\nmodules = [%q]\n\n", info.Module)
+	fmt.Fprintf(std.out, "Trust it in a test server, in kortti-server.toml:\n\n[trust]\nroots = [%q]\n", info.Roots)
 	return nil
 }
 
