@@ -1,4 +1,4 @@
-// Package programs builds Kortti's commands for end-to-end tests.
+// Package programs builds Kortti's commands for end-to-end tests, and runs daemons.
 package programs
 
 import (

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/kortti-id/kortti/agent/control"
 	"github.com/kortti-id/kortti/tests/programs"
@@ -28,7 +27,7 @@ func TestTrayAsksForThePIN(t *testing.T) {
 	tray.Env = append(os.Environ(), "DISPLAY="+d.name, "LC_ALL=en_GB.UTF-8", "DBUS_SESSION_BUS_ADDRESS=unix:path=/nonexistent", "HOME="+t.TempDir())
 	d.background(tray)
 	d.window("Kortti")
-	a.until("the tray has said that it answers prompts", func() bool {
+	programs.Until(t, "the tray has said that it answers prompts", func() bool {
 		_, err := a.client.Unlock(t.Context(), control.CardSelection{})
 		return err == nil
 	})
@@ -36,7 +35,7 @@ func TestTrayAsksForThePIN(t *testing.T) {
 	d.screenshot("tray-pin")
 	d.do("xdotool", "windowfocus", "--sync", pin, "type", "--delay", "20", testPIN)
 	d.do("xdotool", "key", "Return")
-	a.until("the card is unlocked", func() bool { return a.state() == control.Unlocked })
+	programs.Until(t, "the card is unlocked", func() bool { return a.state() == control.Unlocked })
 	d.untilGone("PIN")
 	d.screenshot("tray-unlocked")
 	if n := a.count("C_Login"); n != 1 {
@@ -45,7 +44,7 @@ func TestTrayAsksForThePIN(t *testing.T) {
 	if err := a.client.Lock(t.Context(), control.CardSelection{}); err != nil {
 		t.Fatal(err)
 	}
-	a.until("the card is locked", func() bool { return a.state() == control.Locked })
+	programs.Until(t, "the card is locked", func() bool { return a.state() == control.Locked })
 }
 
 func TestTrayWithoutDisplaySaysSo(t *testing.T) {
@@ -96,7 +95,7 @@ func newAgent(t *testing.T) *agent {
 			t.Errorf("the agent ended with %v", err)
 		}
 	})
-	a.until("the agent sees the card", func() bool { return a.state() == control.Locked })
+	programs.Until(t, "the agent sees the card", func() bool { return a.state() == control.Locked })
 	return a
 }
 
@@ -107,15 +106,6 @@ func (a *agent) state() control.State {
 		return ""
 	}
 	return s.Cards[0].State
-}
-
-func (a *agent) until(what string, is func() bool) {
-	a.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			a.t.Fatalf("waited in vain until %s", what)
-		}
-	}
 }
 
 // count is one of the shim's counters.

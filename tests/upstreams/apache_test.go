@@ -15,6 +15,7 @@ import (
 
 	"github.com/kortti-id/kortti/card"
 	"github.com/kortti-id/kortti/fineid/fineidtest"
+	"github.com/kortti-id/kortti/tests/programs"
 	"github.com/kortti-id/kortti/tests/rootfs"
 	"github.com/kortti-id/kortti/tlsclient"
 )
@@ -228,7 +229,7 @@ func TestApacheEnd(t *testing.T) {
 				_, _, err := do(t.Context(), tr, http.MethodGet, "/secure/poll", nil)
 				polls <- err
 			}()
-			r.until("the poll is with the application", func() bool { return r.polls.Load() == 1 })
+			programs.Until(t, "the poll is with the application", func() bool { return r.polls.Load() == 1 })
 			before := tr.Counters()
 			r.now.removed.Store(true)
 			tr.End(card.FingerprintOf(r.card.Certificate[0]), tlsclient.ErrRemoved)
@@ -286,7 +287,7 @@ func TestApacheLargePOSTOnFurtherConnection(t *testing.T) {
 		_, _, err := do(ctx, tr, http.MethodGet, "/secure/poll", nil)
 		poll <- err
 	}()
-	r.until("the poll is with the application", func() bool { return r.polls.Load() == 1 })
+	programs.Until(t, "the poll is with the application", func() bool { return r.polls.Load() == 1 })
 	body := make([]byte, 1<<20)
 	_, answer, err := do(t.Context(), tr, http.MethodPost, "/secure/", body)
 	if want := fmt.Sprintf("true %d %x", len(body), sha256.Sum256(body)); err != nil || answer != want {
@@ -312,7 +313,7 @@ func TestApacheBlockedConnections(t *testing.T) {
 	for range tlsclient.TicketlessConns + 2 {
 		go poll()
 	}
-	r.until("the host has all the connections that it may get", func() bool {
+	programs.Until(t, "the host has all the connections that it may get", func() bool {
 		return r.polls.Load() == tlsclient.TicketlessConns
 	})
 	r.signatures(tlsclient.TicketlessConns)
@@ -338,7 +339,7 @@ func TestApacheEndWhileSigning(t *testing.T) {
 		ended <- err
 	}
 	go get("/secure/poll")
-	r.until("the poll is with the application", func() bool { return r.polls.Load() == 1 })
+	programs.Until(t, "the poll is with the application", func() bool { return r.polls.Load() == 1 })
 	go get("/secure/") // it gets a further connection, for which the card signs
 	<-signing
 	began := time.Now()

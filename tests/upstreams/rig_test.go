@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -27,6 +26,7 @@ import (
 
 	"github.com/kortti-id/kortti/card"
 	"github.com/kortti-id/kortti/fineid/fineidtest"
+	"github.com/kortti-id/kortti/tests/programs"
 	"github.com/kortti-id/kortti/tests/rootfs"
 	"github.com/kortti-id/kortti/tlsclient"
 )
@@ -91,7 +91,7 @@ func (r *reader) Signer(f card.Fingerprint, host string) (crypto.Signer, error) 
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: t.TempDir(), addr: freeAddr(t)}
+	r := &rig{t: t, dir: t.TempDir(), addr: programs.FreeAddr(t)}
 	var err error
 	if r.pki, err = fineidtest.New(fineidtest.Options{ECOnly: true}); err != nil {
 		t.Fatal(err)
@@ -157,35 +157,7 @@ var (
 func (r *rig) run(name string, args ...string) {
 	r.t.Helper()
 	cmd := rootfs.Command(context.Background(), r.t, r.dir, name, args...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		r.t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() { _ = cmd.Wait(); close(ended) }()
-	r.t.Cleanup(func() {
-		_ = cmd.Process.Kill() // unshare passes no other signal on
-		<-ended
-		if r.t.Failed() {
-			r.t.Logf("%s said:\n%s", name, out.String())
-		}
-	})
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		c, err := net.Dial("tcp", r.addr)
-		if err == nil {
-			c.Close()
-			return
-		}
-		select {
-		case <-ended:
-			r.t.Fatalf("%s does not run:\n%s", name, out.String())
-		default:
-		}
-		if time.Now().After(end) {
-			r.t.Fatalf("%s does not listen: %v", name, err)
-		}
-	}
+	programs.Daemon(r.t, cmd, os.Kill, "tcp", r.addr) // unshare passes no other signal on
 }
 
 func (r *rig) write(name string, content []byte) {
@@ -274,26 +246,6 @@ func (r *rig) signatures(want int64) {
 	if got := r.key.signatures.Swap(0); got != want {
 		r.t.Errorf("%d signatures, want %d", got, want)
 	}
-}
-
-// until waits for a state.
-func (r *rig) until(what string, is func() bool) {
-	r.t.Helper()
-	for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			r.t.Fatalf("waited in vain until %s", what)
-		}
-	}
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 var errRefused = errors.New("the person said no")
