@@ -13,7 +13,7 @@
 set -eu
 suite="${1:-}"
 case "$suite" in
-  bookworm) include="nginx-light apache2 chromium firefox-esr git libnss3-tools ca-certificates python3 libsofthsm2 pinentry-tty pcscd vsmartcard-vpcd opensc opensc-pkcs11 pcsc-tools curl libengine-pkcs11-openssl xvfb openbox xdotool x11-utils x11-apps xfce4-panel dbus dbus-x11 imagemagick libgl1-mesa-dri fonts-dejavu-core procps iproute2 util-linux" ;;
+  bookworm) include="nginx-light apache2 haproxy caddy chromium firefox-esr git libnss3-tools ca-certificates python3 libsofthsm2 pinentry-tty pcscd vsmartcard-vpcd opensc opensc-pkcs11 pcsc-tools curl libengine-pkcs11-openssl xvfb openbox xdotool x11-utils x11-apps xfce4-panel dbus dbus-x11 imagemagick libgl1-mesa-dri fonts-dejavu-core procps iproute2 util-linux" ;;
   sid) include="nodejs ca-certificates libsofthsm2 pcscd vsmartcard-vpcd opensc opensc-pkcs11 pcsc-tools procps util-linux" ;;
   *) echo "use: rootfs.sh bookworm | sid" >&2; exit 2 ;;
 esac
