@@ -13,6 +13,7 @@ package fineid
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -90,18 +91,47 @@ func (t *Table) Parse(cert *x509.Certificate) (Identity, error) {
 	}
 	id.Issuer, _ = issuerName(cert)
 	id.Class, id.Family = t.place(cert, id.Policies)
-	if err := readSubject(cert, &id); err != nil {
+	if len(cert.RawSubject) > maxSubject {
+		return Identity{}, fmt.Errorf("read subject: %w: %d bytes, more than the %d allowed", ErrMalformed, len(cert.RawSubject), maxSubject)
+	}
+	if err := readSubject(cert.Subject.Names, &id); err != nil {
 		return Identity{}, fmt.Errorf("read subject: %w", err)
 	}
 	if err := readAlternativeNames(cert, &id); err != nil {
 		return Identity{}, fmt.Errorf("read subjectAltName: %w", err)
 	}
-	if id.Class == Citizen {
-		satu, err := ParseSATU(id.SerialNumber)
-		if err != nil {
-			return Identity{}, fmt.Errorf("read serialNumber of a citizen certificate: %w", err)
-		}
-		id.SATU = satu
+	return id.withSATU()
+}
+
+// ParseSubject reads the attributes of a subject alone, where somebody else has
+// seen the certificate and says that a CA of this family has issued it. Purpose,
+// Issuer and whatever else stands elsewhere in a certificate stay empty. The
+// subject must have a serialNumber, a citizen's a SATU. Errors are those of Parse,
+// and one for a family that the table does not have.
+func (t *Table) ParseSubject(family string, names []pkix.AttributeTypeAndValue) (Identity, error) {
+	class, err := t.ClassOf(family)
+	if err != nil {
+		return Identity{}, err
 	}
+	id := Identity{Class: class, Family: family}
+	if err := readSubject(names, &id); err != nil {
+		return Identity{}, fmt.Errorf("read subject: %w", err)
+	}
+	if id.SerialNumber == "" {
+		return Identity{}, fmt.Errorf("read subject: %w: no serialNumber", ErrMalformed)
+	}
+	return id.withSATU()
+}
+
+// withSATU reads the serialNumber of citizens.
+func (id Identity) withSATU() (Identity, error) {
+	if id.Class != Citizen {
+		return id, nil
+	}
+	satu, err := ParseSATU(id.SerialNumber)
+	if err != nil {
+		return Identity{}, fmt.Errorf("read serialNumber of a citizen certificate: %w", err)
+	}
+	id.SATU = satu
 	return id, nil
 }

@@ -482,3 +482,37 @@ func Example() {
 	// citizen authentication 99900335E
 	// Liisa Specimen-Nisyju
 }
+
+// A subject alone is read as strictly as the one in a certificate.
+func TestParseSubject(t *testing.T) {
+	pki, table := newECOnly(t)
+	satu := fineidtest.SATU(12345)
+	names := issue(t, pki, pki.CitizenEC, fineidtest.Leaf{GivenName: "LIISA", Surname: "MÄKELÄ", SerialNumber: satu.String()}).Subject.Names
+	id, err := table.ParseSubject("kortti-test-citizen", names)
+	if err != nil || id.SATU != satu || id.Class != fineid.Citizen || id.Family != "kortti-test-citizen" || id.Surname != "MÄKELÄ" || id.Purpose != fineid.PurposeOther {
+		t.Errorf("%+v, %v", id, err)
+	}
+	number := func(value string) pkix.AttributeTypeAndValue {
+		return pkix.AttributeTypeAndValue{Type: asn1.ObjectIdentifier{2, 5, 4, 5}, Value: value}
+	}
+	for _, test := range []struct {
+		name, family string
+		names        []pkix.AttributeTypeAndValue
+		want         error // nil = any
+	}{
+		{"two numbers", "dvv-citizen", append(slices.Clone(names), number("1")), fineid.ErrAmbiguous},
+		{"no SATU", "dvv-citizen", []pkix.AttributeTypeAndValue{number("99912345W")}, fineid.ErrSATU},
+		{"a space", "dvv-organisation", []pkix.AttributeTypeAndValue{number("1 ")}, fineid.ErrMalformed},
+		{"no number", "dvv-organisation", nil, fineid.ErrMalformed},
+		{"no such family", "dvv-citizens", names, nil},
+		{"no family", "", names, nil},
+	} {
+		id, err := table.ParseSubject(test.family, test.names)
+		if err == nil || test.want != nil && !errors.Is(err, test.want) || id.SerialNumber != "" {
+			t.Errorf("%s: %+v, %v; want %v", test.name, id, err, test.want)
+		}
+	}
+	if id, err := table.ParseSubject("dvv-organisation", []pkix.AttributeTypeAndValue{number("12345678901")}); err != nil || id.SerialNumber != "12345678901" || !id.SATU.IsZero() {
+		t.Errorf("an organisation card: %+v, %v", id, err)
+	}
+}

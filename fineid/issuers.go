@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"fmt"
 	"slices"
 )
 
@@ -73,6 +74,16 @@ func DVV() *Table {
 // several rows that fit a certificate the first one counts.
 func (t *Table) With(rows ...Issuer) *Table {
 	return &Table{rows: slices.Concat(rows, t.rows)}
+}
+
+// ClassOf tells the class of the holders of a family. An error means that no
+// row has the family.
+func (t *Table) ClassOf(family string) (Class, error) {
+	i := slices.IndexFunc(t.rows, func(row Issuer) bool { return row.Family == family })
+	if i < 0 {
+		return Unknown, fmt.Errorf("unknown issuer family %q", family)
+	}
+	return t.rows[i].Class, nil
 }
 
 // place finds the row for a certificate. An issuer without one gets a family

@@ -1,7 +1,7 @@
 package fineid
 
 import (
-	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
 	"strings"
@@ -31,10 +31,7 @@ const (
 )
 
 // readSubject fills the fields that come from the subject.
-func readSubject(cert *x509.Certificate, id *Identity) error {
-	if len(cert.RawSubject) > maxSubject {
-		return fmt.Errorf("%w: %d bytes, more than the %d allowed", ErrMalformed, len(cert.RawSubject), maxSubject)
-	}
+func readSubject(names []pkix.AttributeTypeAndValue, id *Identity) error {
 	single := []struct {
 		name  string
 		oid   asn1.ObjectIdentifier
@@ -50,7 +47,7 @@ func readSubject(cert *x509.Certificate, id *Identity) error {
 		{"pseudonym", oidPseudonym, &id.Pseudonym},
 	}
 	seen := make(map[string]bool)
-	for _, attribute := range cert.Subject.Names {
+	for _, attribute := range names {
 		if attribute.Type.Equal(oidOrganizationalUnit) {
 			unit, err := text(attribute.Value)
 			if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -80,6 +81,7 @@ type parts struct {
 	trust       verify.Config // what the verifier was made from
 	verifier    *verify.Verifier
 	create      users.Create
+	legacy      func([]pkix.AttributeTypeAndValue) (door.Claim, error) // nil but for insecure-legacy-dn
 }
 
 func (p *parts) problem(key string, err error) {
@@ -115,6 +117,7 @@ func (p *parts) open(c Config) {
 	p.openListen(c.Listen)
 	p.openForwarded(c)
 	p.openTrust(c.Trust)
+	p.openLegacy(c)
 	p.openUsers(c.Users)
 	if c.Login.Host != "" {
 		p.problem("login.host", errors.New("a login host of its own is not supported by this version; leave it empty"))

@@ -83,9 +83,11 @@ type Issuer struct {
 // Forwarded says which reverse proxies may speak for their clients; see package
 // evidence.
 type Forwarded struct {
-	Format string   `toml:"format"` // off (default), nginx-escaped-pem, rfc9440, envoy-xfcc, traefik
+	Format string   `toml:"format"` // off (default), nginx-escaped-pem, rfc9440, envoy-xfcc, traefik, insecure-legacy-dn
 	Header string   `toml:"header"` // of nginx-escaped-pem; default X-SSL-Client-Cert
 	From   []string `toml:"from"`
+	Family string   `toml:"family"` // needed by insecure-legacy-dn: who issued the cards that the proxy accepts
+	Reason string   `toml:"reason"` // needed by insecure-legacy-dn
 }
 
 // Users says where accounts are kept and how they come about.

@@ -18,6 +18,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -109,6 +110,9 @@ func (s *Server) open(c Config) (*parts, error) {
 		p.before = old.revocation
 	}
 	p.open(c)
+	if p.legacy != nil && s.options.MapUser != nil {
+		p.problem("forwarded.format", fmt.Errorf("%q gives names that nobody has verified, and this program maps verified certificates to users itself (Options.MapUser); have the proxy send the certificate", c.Forwarded.Format))
+	}
 	if err := p.wrong(); err != nil {
 		p.close()
 		return nil, err
@@ -130,7 +134,7 @@ func (s *Server) furnish(c Config, p *parts) error {
 	config.Users, config.Sessions = users.New(s.db, s.options.Now), sessions
 	config.Refusals = limit.New[netip.Prefix](c.Limits.Refusals, refusalBurst*c.Limits.Refusals, s.options.Now)
 	config.Logins = limit.New[string](c.Limits.Logins, loginBurst*c.Limits.Logins, s.options.Now)
-	config.MapUser, config.Create = s.options.MapUser, p.create
+	config.MapUser, config.Create, config.Legacy = s.options.MapUser, p.create, p.legacy
 	config.Decided, config.Ready, config.Now, config.Log = s.decided, s.db.Ready, s.options.Now, s.log
 	d, err := door.New(config)
 	if err != nil {

@@ -13,6 +13,7 @@ package door
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"html/template"
@@ -51,6 +52,9 @@ type Config struct {
 	// the default is that of FINeID.
 	MapUser func(verify.Identity) (fineid.Profile, error)
 	Create  users.Create
+	// Legacy reads the name that a proxy says in place of a certificate
+	// (evidence.InsecureLegacyDN); nil = nobody is believed so.
+	Legacy func(name []pkix.AttributeTypeAndValue) (Claim, error)
 
 	LoginURL    string // path of the login page
 	RedirectURL string // path to go to after the login, unless the person came from elsewhere
@@ -336,7 +340,7 @@ func (d *Door) record(event Event, code string, v *visit) {
 		Time: d.Now().UTC(), Event: event, Code: code, Created: v.created, User: v.user.ID,
 		Source: v.evidence.Source, Report: v.report.Steps, Ref: v.ref,
 	}
-	if v.presented {
+	if v.presented && v.evidence.LegacyName == nil {
 		record.Certificate = fmt.Sprintf("%x", v.evidence.Fingerprint())
 	}
 	if v.evidence.Address.IsValid() {

@@ -34,7 +34,7 @@ func (d *Door) limited(ctx context.Context, v visit, readErr error) (bool, error
 // whose card has been verified and who waits for an account is no attacker.
 func (d *Door) countRefusal(code string, v visit) {
 	network := limit.Network(v.evidence.Address)
-	if d.Refusals == nil || !network.IsValid() || v.identity.Verified() || code == verify.CodeRevocationUnknown {
+	if d.Refusals == nil || !network.IsValid() || v.key() != "" || code == verify.CodeRevocationUnknown {
 		return
 	}
 	d.Refusals.Take(network)

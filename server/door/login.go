@@ -16,11 +16,11 @@ func (d *Door) loginPage(w http.ResponseWriter, r *http.Request, v visit) {
 		d.redirect(w, next)
 	case v.code == CodeInactive:
 		d.redirect(w, withLang(d.InactiveURL, field(r, "lang")))
-	case !v.identity.Verified(), !v.known && d.Create == users.CreateOff:
+	case v.key() == "", !v.known && d.Create == users.CreateOff:
 		d.recordShown(&v)
 		d.refused(w, r, http.StatusForbidden, v.code, v.ref)
 	default:
-		profile, err := d.MapUser(v.identity)
+		profile, err := d.profile(v)
 		if err != nil {
 			d.broken(w, r, err)
 			return
@@ -38,11 +38,11 @@ func (d *Door) loginPage(w http.ResponseWriter, r *http.Request, v visit) {
 func (d *Door) login(w http.ResponseWriter, r *http.Request, v visit) {
 	readForm(w, r)
 	next := d.nextOf(field(r, "next"))
-	if !v.identity.Verified() {
+	if v.key() == "" {
 		d.refused(w, r, http.StatusForbidden, v.code, v.ref)
 		return
 	}
-	if d.Logins != nil && !d.Logins.Take(v.identity.Key) {
+	if d.Logins != nil && !d.Logins.Take(v.key()) {
 		d.putOff(w, r, v)
 		return
 	}
@@ -82,28 +82,32 @@ func (d *Door) admit(r *http.Request, v *visit) (code string, err error) {
 			return "", err
 		}
 	}
-	profile, err := d.MapUser(v.identity)
+	profile, err := d.profile(*v)
 	if err != nil {
 		return "", err
 	}
-	v.user, v.created, err = d.Users.Ensure(ctx, v.identity.Key, profile, d.Create)
+	v.user, v.created, err = d.Users.Ensure(ctx, v.key(), profile, d.Create)
 	if errors.Is(err, users.ErrUnknown) {
 		return CodeUnknownUser, nil
 	}
 	if err != nil {
 		return "", err
 	}
-	leaf := v.identity.Leaf
-	if err := d.Users.CertificateSeen(ctx, v.user.ID, users.Certificate{
-		SHA256: v.identity.Fingerprint, Issuer: fineid.DistinguishedName(leaf.Issuer),
-		Serial: leaf.SerialNumber.Text(16), NotAfter: leaf.NotAfter,
-	}); err != nil {
-		return "", err
+	end := d.Now().Add(maxClaim)
+	if v.identity.Verified() {
+		leaf := v.identity.Leaf
+		end = leaf.NotAfter
+		if err := d.Users.CertificateSeen(ctx, v.user.ID, users.Certificate{
+			SHA256: v.identity.Fingerprint, Issuer: fineid.DistinguishedName(leaf.Issuer),
+			Serial: leaf.SerialNumber.Text(16), NotAfter: leaf.NotAfter,
+		}); err != nil {
+			return "", err
+		}
 	}
 	if !v.user.Active {
 		return CodeInactive, nil
 	}
-	v.token, v.session, err = d.Sessions.Create(ctx, v.user.ID, v.identity.Fingerprint, leaf.NotAfter)
+	v.token, v.session, err = d.Sessions.Create(ctx, v.user.ID, v.evidence.Fingerprint(), end)
 	if err != nil {
 		return "", err
 	}
@@ -147,7 +151,7 @@ func (d *Door) accountPage(w http.ResponseWriter, r *http.Request, v visit) {
 		User        users.User
 		Certificate *WhoamiCertificate
 		Session     *session.Session
-	}{page: d.newPage(r, "account.title"), User: v.user, Certificate: certificateOf(v.identity.Leaf, v.identity.Fingerprint)}
+	}{page: d.newPage(r, "account.title"), User: v.user, Certificate: v.certificate()}
 	if v.loggedIn {
 		data.Session = &v.session
 	}

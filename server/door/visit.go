@@ -17,6 +17,7 @@ type visit struct {
 	presented bool // a certificate came
 	report    verify.Report
 	identity  verify.Identity // believed only where its Verified says so
+	claim     Claim           // in its place where a proxy's word is all there is
 	known     bool            // user is set
 	user      users.User
 	created   bool // the account was made just now
@@ -26,6 +27,14 @@ type visit struct {
 	// code is "" when the person may pass, else the reason why not; ref is the
 	// Record's that tells of it, if there is one.
 	code, ref string
+}
+
+// key is the account's key of whoever has been identified; "" = nobody.
+func (v visit) key() string {
+	if v.identity.Verified() {
+		return v.identity.Key
+	}
+	return v.claim.Key
 }
 
 // look finds out who sends a request. Sessions that cannot go on are ended here,
@@ -91,6 +100,22 @@ func (d *Door) findSession(r *http.Request, v *visit) error {
 
 // identify verifies the certificate and finds its user.
 func (d *Door) identify(ctx context.Context, v *visit) error {
+	identified := d.verify
+	if v.evidence.LegacyName != nil {
+		identified = d.believe
+	}
+	if err := identified(ctx, v); err != nil || v.code != "" {
+		return err
+	}
+	u, err := d.Users.ByKey(ctx, v.key())
+	if errors.Is(err, users.ErrUnknown) {
+		return nil
+	}
+	v.user, v.known = u, err == nil
+	return err
+}
+
+func (d *Door) verify(ctx context.Context, v *visit) error {
 	identity, report, err := d.Verifier.Verify(ctx, v.evidence)
 	v.report = report
 	if refusal, ok := errors.AsType[*verify.Refusal](err); ok {
@@ -104,12 +129,7 @@ func (d *Door) identify(ctx context.Context, v *visit) error {
 		return errors.New("the verifier gave neither an identity nor a refusal")
 	}
 	v.identity = identity
-	u, err := d.Users.ByKey(ctx, identity.Key)
-	if errors.Is(err, users.ErrUnknown) {
-		return nil
-	}
-	v.user, v.known = u, err == nil
-	return err
+	return nil
 }
 
 // endIfOver ends a session that belongs to another certificate or user, to one
@@ -123,7 +143,7 @@ func (d *Door) endIfOver(ctx context.Context, v *visit) error {
 	var err error
 	switch {
 	case v.session.Certificate != v.evidence.Fingerprint(),
-		v.identity.Verified() && (!v.known || v.user.ID != v.session.UserID):
+		v.key() != "" && (!v.known || v.user.ID != v.session.UserID):
 		code = CodeOtherCertificate
 		err = d.Sessions.End(ctx, v.token)
 	case v.code == verify.CodeRevocationUnknown || v.code == "":

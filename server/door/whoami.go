@@ -1,7 +1,6 @@
 package door
 
 import (
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -47,12 +46,9 @@ type WhoamiSession struct {
 }
 
 func (d *Door) whoami(w http.ResponseWriter, _ *http.Request, v visit) {
-	answer := Whoami{Authenticated: v.code == "", Reason: v.code}
+	answer := Whoami{Authenticated: v.code == "", Reason: v.code, Certificate: v.certificate()}
 	if v.code == "" || v.code == CodeInactive {
 		answer.User = whoamiUser(v.user)
-	}
-	if v.identity.Verified() {
-		answer.Certificate = certificateOf(v.identity.Leaf, v.identity.Fingerprint)
 	}
 	if v.code == "" && v.loggedIn {
 		answer.Session = &WhoamiSession{ExpiresAt: v.session.Expires}
@@ -67,10 +63,15 @@ func whoamiUser(u users.User) *WhoamiUser {
 	}
 }
 
-func certificateOf(leaf *x509.Certificate, sha256 [32]byte) *WhoamiCertificate {
+// certificate is the verified one, nil where there is none.
+func (v visit) certificate() *WhoamiCertificate {
+	if !v.identity.Verified() {
+		return nil
+	}
+	leaf := v.identity.Leaf
 	return &WhoamiCertificate{
 		Subject: fineid.DistinguishedName(leaf.Subject), Issuer: fineid.DistinguishedName(leaf.Issuer),
-		Serial: leaf.SerialNumber.Text(16), NotAfter: leaf.NotAfter.UTC(), SHA256: fmt.Sprintf("%x", sha256),
+		Serial: leaf.SerialNumber.Text(16), NotAfter: leaf.NotAfter.UTC(), SHA256: fmt.Sprintf("%x", v.identity.Fingerprint),
 	}
 }
 

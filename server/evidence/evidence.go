@@ -25,6 +25,7 @@ package evidence
 
 import (
 	"crypto/sha256"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"maps"
@@ -81,11 +82,15 @@ type Evidence struct {
 	Chain   [][]byte   // DER of what the client sent behind it: hints, never trusted
 	Source  string     // SourceTLS or a format's name
 	Address netip.Addr // the client's address; invalid where unknown (a proxy without AddressHeader)
+	// LegacyName is the subject's attributes, in the certificate's order, by
+	// the word of the proxy alone, in place of Leaf: InsecureLegacyDN. Package
+	// verify refuses such Evidence.
+	LegacyName []pkix.AttributeTypeAndValue
 }
 
 // Config says which proxies may speak for their clients.
 type Config struct {
-	Format string   // Off (also "") or another of the formats
+	Format string   // Off (also ""), another of the formats, or InsecureLegacyDN
 	Header string   // for NginxEscapedPEM; "" = DefaultHeader
 	From   []string // "unix:uid=33", "mtls:<SHA-256 of the proxy's certificate>", "10.0.0.0/8"
 }
@@ -108,10 +113,11 @@ func New(c Config) (*Reader, error) {
 			return nil, errors.New("evidence: trusted proxies are listed but the header format is off; set a format or remove the list")
 		}
 		return &Reader{format: Off, header: http.CanonicalHeaderKey(DefaultHeader)}, nil
-	case "insecure-legacy-dn":
-		return nil, fmt.Errorf("evidence: format %q is not supported by this version; have the proxy send the certificate itself, such as %q", c.Format, NginxEscapedPEM)
 	}
 	kind, ok := formats[c.Format]
+	if c.Format == InsecureLegacyDN {
+		kind, ok = legacyFormat, true
+	}
 	if !ok {
 		return nil, fmt.Errorf("evidence: unknown header format %q; use %q or one of %s", c.Format, Off, strings.Join(slices.Sorted(maps.Keys(formats)), ", "))
 	}
@@ -128,6 +134,12 @@ func New(c Config) (*Reader, error) {
 	t, err := parseTrusted(c.From)
 	if err != nil {
 		return nil, err
+	}
+	if c.Format == InsecureLegacyDN {
+		if len(t.networks) > 0 {
+			return nil, fmt.Errorf("evidence: format %q is believed from a Unix socket (unix:uid=33) or a proxy with a certificate of its own (mtls:SHA256) only; remove the networks", c.Format)
+		}
+		t.warnings = append(t.warnings, fmt.Sprintf("format %q: NO CERTIFICATE IS VERIFIED. Whoever can write to the proxy's socket is let in as anybody, and so are holders of revoked cards. It is for the days of a migration: have the proxy send the certificate and set %q (docs/from-django-ssl-auth.md)", c.Format, NginxEscapedPEM))
 	}
 	return &Reader{format: c.Format, kind: kind, header: http.CanonicalHeaderKey(header), trusted: t}, nil
 }
@@ -186,6 +198,9 @@ func (rd *Reader) Read(r *http.Request) (ev Evidence, present bool, err error) {
 	if err := readAddress(r, &ev); err != nil {
 		return ev, false, err
 	}
+	if rd.format == InsecureLegacyDN {
+		return rd.readLegacy(r.Header, ev)
+	}
 	leaf, chain, present, err := rd.read(r.Header)
 	if !present {
 		return ev, false, err
@@ -231,8 +246,18 @@ func readAddress(r *http.Request, ev *Evidence) error {
 	return nil
 }
 
-// Fingerprint is the SHA-256 of the leaf, as logs and audits name it.
-func (ev Evidence) Fingerprint() [32]byte { return sha256.Sum256(ev.Leaf) }
+// Fingerprint is the SHA-256 of the leaf, as logs and audits name it. That of a
+// LegacyName is a hash of the name, and no certificate's.
+func (ev Evidence) Fingerprint() [32]byte {
+	if ev.LegacyName == nil {
+		return sha256.Sum256(ev.Leaf)
+	}
+	name := []byte(InsecureLegacyDN) // no DER of a certificate begins so
+	for _, a := range ev.LegacyName {
+		name = fmt.Appendf(name, " %v=%q", a.Type, a.Value)
+	}
+	return sha256.Sum256(name)
+}
 
 // validName keeps the configured header within what every proxy passes on: no
 // underscores (many drop them), nothing that needs quoting, and not the name of

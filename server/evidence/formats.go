@@ -17,6 +17,7 @@ type format struct {
 	header string // that carries the leaf, unless the configuration names another
 	fixed  bool   // the configuration may not name another
 	chain  string // that carries what is behind the leaf; "" where header does, or nothing does
+	flag   string // that tells what the proxy thinks of the certificate; "" = there is none
 	hint   string // what to send, for error texts
 	// parse reads the leaf's header, which is not empty, and the chain's. Its
 	// errors are made by bad.

@@ -113,7 +113,7 @@ func (rd *Reader) checkIdentity(name string, values []string, proxy bool) error 
 	if !proxy {
 		return &Error{Code: CodeUntrustedPeer, Header: name, detail: "only a trusted proxy may send it, and this peer is none; list the proxy in [forwarded] from, or make it drop the header"}
 	}
-	for _, want := range []string{rd.header, rd.kind.chain} {
+	for _, want := range []string{rd.header, rd.kind.chain, rd.kind.flag} {
 		if want != "" && plain(name) == plain(want) {
 			return once(name, values, want)
 		}

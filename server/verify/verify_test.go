@@ -216,6 +216,17 @@ func TestNoOrBrokenCertificate(t *testing.T) {
 	}
 }
 
+// Names that a proxy says in place of a certificate verify nothing.
+func TestLegacyNameIsNoCertificate(t *testing.T) {
+	v := newVerifier(t, config(newPKI(t)))
+	name := []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{2, 5, 4, 5}, Value: "99912345V"}}
+	id, report, err := v.Verify(t.Context(), evidence.Evidence{LegacyName: name, Source: evidence.InsecureLegacyDN})
+	if codeOf(err) != verify.CodeNoCertificate || id.Verified() {
+		t.Errorf("verified %v, %v", id.Verified(), err)
+	}
+	checkRefusalReport(t, report, verify.CodeNoCertificate)
+}
+
 // What the client sends behind its leaf may complete a chain and nothing more.
 func TestHints(t *testing.T) {
 	pki, foreign := newPKI(t), newPKI(t)
