@@ -44,6 +44,8 @@ type proxy struct {
 	escape func(der []byte) string // as the format writes a certificate
 	uid    func(*testing.T) int    // of the processes that connect, as seen outside
 	start  func(*front)
+	// adapt changes kortti-server's configuration; nil = it is right.
+	adapt func(string) string
 	// strict: the proxy itself ends the handshakes of expired and of signature
 	// certificates.
 	strict bool
@@ -176,7 +178,11 @@ sessionless = ["/whoami"]
 	for _, i := range f.pki.Issuers() {
 		fmt.Fprintf(&config, "[[trust.issuer]]\ncn = %q\nclass = %q\nfamily = %q\n", i.CN, i.Class, i.Family)
 	}
-	f.write("server.toml", []byte(config.String()))
+	text := config.String()
+	if f.adapt != nil {
+		text = f.adapt(text)
+	}
+	f.write("server.toml", []byte(text))
 	f.write("roots.pem", f.pki.RootsPEM())
 	f.write("issuing.pem", f.pki.IssuingPEM())
 	programs.Daemon(f.t, f.server("serve"), syscall.SIGTERM, "unix", f.socket)
@@ -231,11 +237,13 @@ func (f *front) run(name string, args ...string) {
 }
 
 // startNginx runs nginx as one process of the test's own user.
-func (f *front) startNginx() {
+func (f *front) startNginx() { f.runNginx(f.configure()) }
+
+func (f *front) runNginx(conf string) {
 	f.t.Helper()
 	f.write("nginx.conf", []byte(`user root; daemon off; pid /run/nginx.pid; error_log stderr;
 events {}
-http { access_log off; include `+f.configure()+`; }
+http { access_log off; include `+conf+`; }
 `))
 	f.run("nginx", "-c", inside("nginx.conf"))
 }
