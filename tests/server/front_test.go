@@ -44,15 +44,14 @@ type proxy struct {
 	escape func(der []byte) string // as the format writes a certificate
 	uid    func(*testing.T) int    // of the processes that connect, as seen outside
 	start  func(*front)
-	// adapt changes kortti-server's configuration; nil = it is right.
-	adapt func(string) string
 	// strict: the proxy itself ends the handshakes of expired and of signature
 	// certificates.
 	strict bool
 	// resumes: its configuration cannot turn TLS tickets off.
 	resumes bool
-	// edit, if there is one, changes the sample's text.
-	edit func(string) string
+	// edit and settings, if there are any, change the sample's text and
+	// kortti-server's configuration.
+	edit, settings func(string) string
 }
 
 var (
@@ -179,8 +178,8 @@ sessionless = ["/whoami"]
 		fmt.Fprintf(&config, "[[trust.issuer]]\ncn = %q\nclass = %q\nfamily = %q\n", i.CN, i.Class, i.Family)
 	}
 	text := config.String()
-	if f.adapt != nil {
-		text = f.adapt(text)
+	if f.settings != nil {
+		text = f.settings(text)
 	}
 	f.write("server.toml", []byte(text))
 	f.write("roots.pem", f.pki.RootsPEM())
@@ -237,13 +236,11 @@ func (f *front) run(name string, args ...string) {
 }
 
 // startNginx runs nginx as one process of the test's own user.
-func (f *front) startNginx() { f.runNginx(f.configure()) }
-
-func (f *front) runNginx(conf string) {
+func (f *front) startNginx() {
 	f.t.Helper()
 	f.write("nginx.conf", []byte(`user root; daemon off; pid /run/nginx.pid; error_log stderr;
 events {}
-http { access_log off; include `+conf+`; }
+http { access_log off; include `+f.configure()+`; }
 `))
 	f.run("nginx", "-c", inside("nginx.conf"))
 }

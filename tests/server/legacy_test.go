@@ -11,72 +11,51 @@ import (
 
 	"github.com/kortti-id/kortti/fineid"
 	"github.com/kortti-id/kortti/fineid/fineidtest"
+	"github.com/kortti-id/kortti/server/evidence"
 	"github.com/kortti-id/kortti/tests/programs"
 )
 
-// legacy is nginx as a site with django-ssl-auth has it. It tells the subject by
-// one of its variables.
-func legacy(variable string) proxy {
-	return proxy{
-		name: "nginx with $" + variable, format: "insecure-legacy-dn", header: "X-SSL-User-DN", sample: nginx.sample, uid: nginx.uid,
-		start: func(f *front) {
-			f.t.Helper()
-			conf := f.configure()
-			old := f.before()
-			if !strings.Contains(old, " $ssl_client_s_dn_legacy;") {
-				f.t.Fatal("the page has no header to choose the variable of")
-			}
-			old = strings.Replace(old, "$ssl_client_s_dn_legacy", "$"+variable, 1)
-			// nginx builds the whole chain, so it needs the roots.
-			f.write("cas.pem", append(f.pki.RootsPEM(), f.pki.IssuingPEM()...))
-			f.replace("site.conf",
-				"ssl_verify_client      optional_no_ca;", "",
-				"proxy_set_header X-SSL-Client-Cert $ssl_client_escaped_cert;", old,
-				`proxy_set_header X-SSL-User-DN             "";`, "",
-				inside("issuing.pem"), inside("cas.pem"))
-			f.runNginx(conf)
-		},
-		adapt: func(config string) string {
-			return strings.NewReplacer(`sessionless = ["/whoami"]`, "", "[users]", "family = \"kortti-test-citizen\"\nreason = \"a test\"\n[users]").Replace(config)
-		},
-	}
-}
-
-// before is what docs/from-django-ssl-auth.md says of nginx before the migration.
-func (f *front) before() string {
-	f.t.Helper()
+// legacy is nginx as a site with django-ssl-auth has it, by the page about the
+// migration. It tells the subject by one of its variables.
+func legacy(t *testing.T, variable string) proxy {
+	t.Helper()
 	page, err := os.ReadFile(filepath.Join(programs.Root(), "docs", "from-django-ssl-auth.md"))
 	if err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
 	_, rest, _ := strings.Cut(string(page), "```nginx\n# before\n")
-	block, _, found := strings.Cut(rest, "```")
-	if !found {
-		f.t.Fatal("the page does not have the block")
+	before, _, _ := strings.Cut(rest, "```")
+	before = replaced(t, before, "$ssl_client_s_dn_legacy", "$"+variable)
+	p := nginx
+	p.format = evidence.InsecureLegacyDN
+	p.edit = func(sample string) string {
+		return replaced(t, sample,
+			"ssl_verify_client      optional_no_ca;", "ssl_trusted_certificate "+inside("roots.pem")+";", // before has its own
+			"proxy_set_header X-SSL-Client-Cert $ssl_client_escaped_cert;", before,
+			`proxy_set_header X-SSL-User-DN             "";`, "")
 	}
-	return block
+	p.settings = func(config string) string {
+		return replaced(t, config, `sessionless = ["/whoami"]`, "", "[users]", "family = \"kortti-test-citizen\"\nreason = \"a test\"\n[users]")
+	}
+	return p
 }
 
-// replace replaces texts that a file must have, given in pairs.
-func (f *front) replace(name string, pairs ...string) {
-	f.t.Helper()
-	content, err := os.ReadFile(filepath.Join(f.dir, name))
-	if err != nil {
-		f.t.Fatal(err)
-	}
+// replaced replaces what a text must have, given in pairs.
+func replaced(t *testing.T, text string, pairs ...string) string {
+	t.Helper()
 	for i := 0; i < len(pairs); i += 2 {
-		if !strings.Contains(string(content), pairs[i]) {
-			f.t.Fatalf("%s has no %q", name, pairs[i])
+		if !strings.Contains(text, pairs[i]) {
+			t.Fatalf("there is no %q in\n%s", pairs[i], text)
 		}
 	}
-	f.write(name, []byte(strings.NewReplacer(pairs...).Replace(string(content))))
+	return strings.NewReplacer(pairs...).Replace(text)
 }
 
 // During a migration a real nginx says who somebody is, in its own words.
 func TestLegacyHeaders(t *testing.T) {
 	for _, variable := range []string{"ssl_client_s_dn_legacy", "ssl_client_s_dn"} {
 		t.Run(variable, func(t *testing.T) {
-			f := newFront(t, legacy(variable))
+			f := newFront(t, legacy(t, variable))
 			satu := fineidtest.SATU(790)
 			card := f.issue(fineidtest.Leaf{GivenName: "ÅKE", Surname: "SPECIMEN-NGINX", SerialNumber: satu.String()})
 			if got := f.login(f.client(card, 0)); got != "303 /inactive" {
