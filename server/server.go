@@ -11,6 +11,9 @@
 //		fmt.Fprintln(w, "Hello", user.Name())
 //	}))
 //
+// Programs with an http.Server and a router of their own take Middleware: see the
+// examples.
+//
 // It fails closed: whatever is wrong with the configuration stops New.
 package server
 
