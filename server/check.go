@@ -81,6 +81,7 @@ type parts struct {
 	trust       verify.Config // what the verifier was made from
 	verifier    *verify.Verifier
 	create      users.Create
+	profile     func(fineid.Identity) (fineid.Profile, error)
 	legacy      func([]pkix.AttributeTypeAndValue) (door.Claim, error) // nil but for insecure-legacy-dn
 }
 
@@ -117,8 +118,8 @@ func (p *parts) open(c Config) {
 	p.openListen(c.Listen)
 	p.openForwarded(c)
 	p.openTrust(c.Trust)
-	p.openLegacy(c)
 	p.openUsers(c.Users)
+	p.openLegacy(c)
 	if c.Login.Host != "" {
 		p.problem("login.host", errors.New("a login host of its own is not supported by this version; leave it empty"))
 	}
@@ -305,7 +306,10 @@ func (p *parts) openUsers(u Users) {
 		p.private("users.store", path)
 	}
 	if u.Map != "fineid" {
-		p.problem("users.map", fmt.Errorf("%q is not known; use \"fineid\"", u.Map))
+		p.problem("users.map", fmt.Errorf("%q is not known; use \"fineid\", and [users.mapping] for what is to differ", u.Map))
+	}
+	if p.profile, err = u.Mapping.profile(); err != nil {
+		p.problem("users.mapping", err)
 	}
 }
 

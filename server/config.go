@@ -96,6 +96,18 @@ type Users struct {
 	Create string `toml:"create"` // off, inactive (default), active
 	Reason string `toml:"reason"` // needed by active
 	Map    string `toml:"map"`    // fineid (default)
+	// Mapping takes fields of the user from elsewhere than Map does.
+	Mapping Mapping `toml:"mapping"`
+}
+
+// Mapping says which fields of the certificate become which of the user, as
+// they stand there: serial_number, given_name, surname, common_name, pseudonym,
+// email, upn. Empty ones are as [users] map says.
+type Mapping struct {
+	Username  string `toml:"username"` // serial_number, pseudonym or upn
+	FirstName string `toml:"first_name"`
+	LastName  string `toml:"last_name"`
+	Email     string `toml:"email"`
 }
 
 // Login has the paths of the pages.

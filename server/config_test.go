@@ -170,6 +170,11 @@ func TestCheck(t *testing.T) {
 		{"active without reason", func(c *server.Config) { c.Users.Create = "active" }, "users.create: "},
 		{"create", func(c *server.Config) { c.Users.Create = "perhaps" }, "users.create: "},
 		{"map", func(c *server.Config) { c.Users.Map = "ldap" }, "users.map: "},
+		{"mapping", func(c *server.Config) {
+			c.Users.Mapping = server.Mapping{Username: "upn", FirstName: "given_name", LastName: "surname", Email: "email"}
+		}, ""},
+		{"mapping from nowhere", func(c *server.Config) { c.Users.Mapping.Email = "mail" }, "users.mapping: email: there is no field \"mail\"; use one of common_name, "},
+		{"user name that two may have", func(c *server.Config) { c.Users.Mapping.Username = "common_name" }, "users.mapping: username: two people may have the same common_name"},
 		{"store", func(c *server.Config) { c.Users.Store = "postgres://x" }, "users.store: postgres"},
 		{"store directory", func(c *server.Config) { c.Users.Store = "sqlite:/none/k.db" }, "users.store: database /none/k.db"},
 		{"login host", func(c *server.Config) { c.Login.Host = "login.example" }, "login.host: "},

@@ -52,6 +52,10 @@ func (p *parts) openLegacy(c Config) {
 		if err != nil {
 			return door.Claim{}, err
 		}
-		return door.Claim{Key: who.Family + "/" + who.SerialNumber, Profile: who.Profile()}, nil
+		profile, err := p.profile(who)
+		if err != nil {
+			return door.Claim{}, err
+		}
+		return door.Claim{Key: who.Family + "/" + who.SerialNumber, Profile: profile}, nil
 	}
 }

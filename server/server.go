@@ -138,6 +138,9 @@ func (s *Server) furnish(c Config, p *parts) error {
 	config.Refusals = limit.New[netip.Prefix](c.Limits.Refusals, refusalBurst*c.Limits.Refusals, s.options.Now)
 	config.Logins = limit.New[string](c.Limits.Logins, loginBurst*c.Limits.Logins, s.options.Now)
 	config.MapUser, config.Create, config.Legacy = s.options.MapUser, p.create, p.legacy
+	if config.MapUser == nil {
+		config.MapUser = func(id verify.Identity) (fineid.Profile, error) { return p.profile(id.Identity) }
+	}
 	config.Decided, config.Ready, config.Now, config.Log = s.decided, s.db.Ready, s.options.Now, s.log
 	d, err := door.New(config)
 	if err != nil {

@@ -49,7 +49,8 @@ type Config struct {
 	Users    *users.Store
 	Sessions *session.Store
 	// MapUser makes the account's names from a verified identity; optional,
-	// the default is that of FINeID.
+	// the default is that of FINeID. An error that wraps a *verify.Refusal turns
+	// the person away for its reason.
 	MapUser func(verify.Identity) (fineid.Profile, error)
 	Create  users.Create
 	// Legacy reads the name that a proxy says in place of a certificate

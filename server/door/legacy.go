@@ -38,11 +38,3 @@ func (d *Door) believe(_ context.Context, v *visit) error {
 	v.report.Steps = []verify.Step{{Check: verify.CheckCertificate, Result: verify.ResultNotAsked, Detail: "none came: the proxy says who this is"}}
 	return nil
 }
-
-// profile makes the account's names of whoever has been identified.
-func (d *Door) profile(v visit) (fineid.Profile, error) {
-	if v.identity.Verified() {
-		return d.MapUser(v.identity)
-	}
-	return v.claim.Profile, nil
-}

@@ -7,6 +7,7 @@ import (
 	"github.com/kortti-id/kortti/fineid"
 	"github.com/kortti-id/kortti/server/session"
 	"github.com/kortti-id/kortti/server/users"
+	"github.com/kortti-id/kortti/server/verify"
 )
 
 func (d *Door) loginPage(w http.ResponseWriter, r *http.Request, v visit) {
@@ -20,9 +21,14 @@ func (d *Door) loginPage(w http.ResponseWriter, r *http.Request, v visit) {
 		d.recordShown(&v)
 		d.refused(w, r, http.StatusForbidden, v.code, v.ref)
 	default:
-		profile, err := d.profile(v)
+		profile, code, err := d.profile(&v)
 		if err != nil {
 			d.broken(w, r, err)
+			return
+		}
+		if code != "" {
+			d.record(EventRequest, code, &v)
+			d.refused(w, r, http.StatusForbidden, code, v.ref)
 			return
 		}
 		name := users.User{Username: profile.Username, FirstName: profile.FirstName, LastName: profile.LastName}.Name()
@@ -73,6 +79,20 @@ func (d *Door) keepLang(address, lang string) string {
 	return address
 }
 
+// profile makes the account's names of whoever has been identified. A code says
+// why that person is turned away all the same.
+func (d *Door) profile(v *visit) (profile fineid.Profile, code string, err error) {
+	if !v.identity.Verified() {
+		return v.claim.Profile, "", nil
+	}
+	profile, err = d.MapUser(v.identity)
+	if refusal, ok := errors.AsType[*verify.Refusal](err); ok {
+		v.report.Steps = append(v.report.Steps, verify.Step{Check: refusal.Check, Result: verify.ResultFailed, Detail: err.Error()})
+		return fineid.Profile{}, refusal.Code, nil
+	}
+	return profile, "", err
+}
+
 // admit finds or makes the account and starts a session if it is active. A
 // session that the browser had before ends in every case.
 func (d *Door) admit(r *http.Request, v *visit) (code string, err error) {
@@ -82,9 +102,9 @@ func (d *Door) admit(r *http.Request, v *visit) (code string, err error) {
 			return "", err
 		}
 	}
-	profile, err := d.profile(*v)
-	if err != nil {
-		return "", err
+	profile, code, err := d.profile(v)
+	if err != nil || code != "" {
+		return code, err
 	}
 	v.user, v.created, err = d.Users.Ensure(ctx, v.key(), profile, d.Create)
 	if errors.Is(err, users.ErrUnknown) {
