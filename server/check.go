@@ -9,9 +9,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -132,10 +134,28 @@ func (p *parts) open(c Config) {
 	if l := c.Limits; min(l.Handshakes, l.Refusals, l.Logins) < 0 {
 		p.problem("limits", errors.New("a limit is negative; write how much may come in a second, or nothing for the default"))
 	}
-	if err := checkAudit(c.Audit.File); err != nil {
-		p.problem("audit.file", err)
+	p.openAudit(c.Audit)
+}
+
+// openAudit says what would keep the audit log from being opened, without making
+// it.
+func (p *parts) openAudit(a Audit) {
+	if a.Dir == "" {
+		return
 	}
-	p.private("audit.file", c.Audit.File)
+	info, err := os.Stat(a.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		info, err = os.Stat(filepath.Dir(a.Dir))
+	}
+	switch {
+	case err != nil:
+		p.problem("audit.dir", err)
+	case !info.IsDir():
+		p.problem("audit.dir", fmt.Errorf("%s is no folder; the log is a folder of files", a.Dir))
+	case a.Instance == "":
+		p.problem("audit.instance", errors.New("the machine has no name; write one"))
+	}
+	p.private("audit.dir", a.Dir)
 }
 
 // private warns of a file that every user of the machine may read or write.

@@ -141,9 +141,12 @@ const (
 	loginBurst     = 20
 )
 
-// Audit says where decisions are written.
+// Audit says where decisions are kept; see package audit.
 type Audit struct {
-	File string `toml:"file"` // JSON lines, appended; "" = nowhere
+	Dir      string   `toml:"dir"`      // folder of the chain; "" = nowhere
+	Instance string   `toml:"instance"` // whose chain it is; default the machine's name
+	Segment  Duration `toml:"segment"`  // how long a file goes on; default 24h
+	Keep     Duration `toml:"keep"`     // how long a file is kept after its end; 0 = for ever
 }
 
 // Duration is a time.Duration that is written like "30m" in TOML.
@@ -209,6 +212,10 @@ func (c Config) withDefaults() Config {
 	set(&c.Login.Inactive, "/inactive")
 	set(&c.Session.Idle, Duration(30*time.Minute))
 	set(&c.Session.Absolute, Duration(12*time.Hour))
+	if host, err := os.Hostname(); err == nil {
+		set(&c.Audit.Instance, host)
+	}
+	set(&c.Audit.Segment, Duration(24*time.Hour))
 	set(&c.Limits.Handshakes, 100)
 	set(&c.Limits.Refusals, 5)
 	set(&c.Limits.Logins, 1)
@@ -238,7 +245,7 @@ func set[T comparable](field *T, value T) {
 
 // resolve makes relative paths count from dir.
 func (c *Config) resolve(dir string) {
-	files := []*string{&c.Listen.Cert, &c.Listen.Key, &c.Audit.File, &c.Trust.Cache}
+	files := []*string{&c.Listen.Cert, &c.Listen.Key, &c.Audit.Dir, &c.Trust.Cache}
 	for _, list := range [][]string{c.Trust.Roots, c.Trust.Issuing} {
 		for i := range list {
 			files = append(files, &list[i])

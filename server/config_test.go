@@ -38,7 +38,7 @@ idle = "5m"
 		{c.Login.Redirect, "/account"},
 		{time.Duration(c.Session.Idle).String(), "5m0s"},
 		{time.Duration(c.Session.Absolute).String(), "12h0m0s"},
-		{c.Audit.File, ""},
+		{c.Audit.Dir, ""},
 	} {
 		if field.got != field.want {
 			t.Errorf("%q, want %q", field.got, field.want)
@@ -140,7 +140,11 @@ func TestCheck(t *testing.T) {
 		}, "warning: trust.revocation: no CA in roots or issuing has the common name \"Citizen CA\""},
 		{"public key", func(c *server.Config) { c.Listen.Key = public("server-key.pem") }, "warning: listen.key: "},
 		{"public store", func(c *server.Config) { c.Users.Store = "sqlite:" + public("empty.pem") }, "warning: users.store: "},
-		{"public audit", func(c *server.Config) { c.Audit.File = public("audit.jsonl") }, "warning: audit.file: "},
+		{"public audit", func(c *server.Config) {
+			c.Audit.Dir = filepath.Join(s.dir, "public-audit")
+			s.must(os.MkdirAll(c.Audit.Dir, 0o755))
+		}, "warning: audit.dir: "},
+		{"audit in a file", func(c *server.Config) { c.Audit.Dir = under("server.pem") }, "audit.dir: "},
 		{"no port", func(c *server.Config) { c.Listen.HTTPS = "localhost" }, "listen.https: "},
 		{"public admin", func(c *server.Config) { c.Listen.Admin = ":9090" }, "warning: listen.admin: "},
 		{"no proxy format", func(c *server.Config) { c.Listen.HTTPS, c.Listen.HTTP = "", "unix:/k.sock" }, "forwarded.format: is off"},
@@ -181,7 +185,7 @@ func TestCheck(t *testing.T) {
 		{"login url", func(c *server.Config) { c.Login.URL = "login" }, "login: "},
 		{"sessionless", func(c *server.Config) { c.Session.Sessionless = []string{"api"} }, "login: "},
 		{"limits", func(c *server.Config) { c.Session.Absolute = 1 }, "session: "},
-		{"audit", func(c *server.Config) { c.Audit.File = "/none/audit" }, "audit.file: "},
+		{"audit", func(c *server.Config) { c.Audit.Dir = "/none/audit" }, "audit.dir: "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c, err := server.Load(filepath.Join(s.dir, "kortti-server.toml"))

@@ -46,9 +46,7 @@ func TestMigration(t *testing.T) {
 	b.expect("GET", "/api/x", http.StatusUnauthorized, "no-session", legacySuccess, legacyMaija)
 	b.expect("GET", "/docs", http.StatusBadRequest, "", legacyMaija, cookie)
 
-	audit, err := os.ReadFile(filepath.Join(s.dir, "audit.jsonl"))
-	s.must(err)
-	if text := string(audit); !strings.Contains(text, `"source":"insecure-legacy-dn"`) || !strings.Contains(text, "the proxy says who this is") || strings.Contains(text, `"certificate":"`) || strings.Contains(text, satu) {
+	if text := s.audited(); !strings.Contains(text, `"source":"insecure-legacy-dn"`) || !strings.Contains(text, "the proxy says who this is") || strings.Contains(text, `"certificate":"`) || strings.Contains(text, satu) {
 		t.Errorf("audit: %s", text)
 	}
 

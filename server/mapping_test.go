@@ -3,7 +3,6 @@ package server_test
 import (
 	"crypto/tls"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -26,10 +25,9 @@ func TestMapping(t *testing.T) {
 	b.insert(s.issue(s.pki.CitizenEC))
 	b.expect("GET", "/login", http.StatusForbidden, "bad-identity")
 	b.expect("POST", "/login", http.StatusForbidden, "bad-identity")
-	audit, err := os.ReadFile(filepath.Join(s.dir, "audit.jsonl"))
-	s.must(err)
-	if n := strings.Count(string(audit), "takes the user name from upn"); n != 2 {
-		t.Errorf("recorded %d times: %s", n, audit)
+	audited := s.audited()
+	if n := strings.Count(audited, "takes the user name from upn"); n != 2 {
+		t.Errorf("recorded %d times: %s", n, audited)
 	}
 
 	card, err := s.pki.Issue(s.pki.CitizenEC, fineidtest.Leaf{

@@ -21,6 +21,7 @@ type counters struct {
 	decisions map[[2]string]uint64
 
 	handshakesRefused           atomic.Uint64 // connections that came too fast
+	auditFailures               atomic.Uint64 // decisions that could not be put on record
 	reloadsDone, reloadsRefused atomic.Uint64
 }
 
@@ -80,6 +81,9 @@ func (s *Server) writeMetrics(w io.Writer) {
 		fmt.Fprintf(w, "kortti_server_revocation_total{result=%q} %d\n", m.result, m.n)
 	}
 	s.writeLists(w, s.inForce.Load().revocation.Lists())
+	fmt.Fprintln(w, "# HELP kortti_server_audit_failures_total Decisions that could not be written to the audit log.")
+	fmt.Fprintln(w, "# TYPE kortti_server_audit_failures_total counter")
+	fmt.Fprintf(w, "kortti_server_audit_failures_total %d\n", s.counters.auditFailures.Load())
 	fmt.Fprintln(w, "# HELP kortti_server_handshakes_refused_total Connections closed because too many came from one network.")
 	fmt.Fprintln(w, "# TYPE kortti_server_handshakes_refused_total counter")
 	fmt.Fprintf(w, "kortti_server_handshakes_refused_total %d\n", s.counters.handshakesRefused.Load())

@@ -20,6 +20,7 @@ func TestExamplesAdmit(t *testing.T) {
 			config, err := server.Load(filepath.Join(s.dir, "kortti-server.toml"))
 			s.must(err)
 			config.Listen = server.Listen{Cert: config.Listen.Cert, Key: config.Listen.Key}
+			config.Audit.Dir = t.TempDir() // the site's is in use
 			srv, err := server.New(t.Context(), config, server.Options{Log: slog.New(slog.DiscardHandler)})
 			s.must(err)
 			defer func() { s.must(srv.Close()) }()

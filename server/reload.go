@@ -26,7 +26,20 @@ func (s *Server) Reload(c Config) (kept []string, err error) {
 		{"listen.group", &old.Listen.Group, &c.Listen.Group},
 		{"listen.admin", &old.Listen.Admin, &c.Listen.Admin},
 		{"users.store", &old.Users.Store, &c.Users.Store},
-		{"audit.file", &old.Audit.File, &c.Audit.File},
+		{"audit.dir", &old.Audit.Dir, &c.Audit.Dir},
+		{"audit.instance", &old.Audit.Instance, &c.Audit.Instance},
+	} {
+		if *setting.new != *setting.old {
+			kept = append(kept, setting.key)
+			*setting.new = *setting.old
+		}
+	}
+	for _, setting := range []struct {
+		key      string
+		old, new *Duration
+	}{
+		{"audit.segment", &old.Audit.Segment, &c.Audit.Segment},
+		{"audit.keep", &old.Audit.Keep, &c.Audit.Keep},
 	} {
 		if *setting.new != *setting.old {
 			kept = append(kept, setting.key)

@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"github.com/kortti-id/kortti/fineid"
+	"github.com/kortti-id/kortti/server/audit"
 	"github.com/kortti-id/kortti/server/database"
 	"github.com/kortti-id/kortti/server/door"
 	"github.com/kortti-id/kortti/server/limit"
@@ -59,7 +60,7 @@ type Server struct {
 	options  Options
 	log      *slog.Logger
 	db       *database.DB
-	audit    *auditLog
+	audit    *audit.Log // nil: nothing is kept
 	counters counters
 
 	reloading sync.Mutex            // one Reload at a time
@@ -94,9 +95,9 @@ func New(ctx context.Context, c Config, o Options) (*Server, error) {
 		opened.close()
 		return nil, Problems{{Key: "users.store", Text: err.Error()}}
 	}
-	if s.audit, err = openAudit(c.Audit.File); err != nil {
+	if err = s.openAudit(c.Audit); err != nil {
 		opened.close()
-		return nil, errors.Join(Problems{{Key: "audit.file", Text: err.Error()}}, s.db.Close())
+		return nil, errors.Join(Problems{{Key: "audit.dir", Text: err.Error()}}, s.db.Close())
 	}
 	if err := s.furnish(c, opened); err != nil {
 		opened.close()
@@ -162,15 +163,33 @@ func (s *Server) Close() error {
 	return errors.Join(append(errs, s.db.Close())...)
 }
 
-// decided is told of every decision of the door.
-func (s *Server) decided(r door.Record) {
+func (s *Server) openAudit(a Audit) (err error) {
+	if a.Dir == "" {
+		return nil
+	}
+	s.audit, err = audit.Open(audit.Config{
+		Dir: a.Dir, Instance: a.Instance, Segment: time.Duration(a.Segment), Keep: time.Duration(a.Keep), Now: s.options.Now,
+		Ended: func(c audit.Checkpoint) {
+			s.log.Info("a segment of the audit log has ended; keep this checkpoint elsewhere",
+				"instance", c.Instance, "segment", c.Segment, "seq", c.Seq, "hash", c.Hash)
+		},
+	})
+	return err
+}
+
+// decided is told of every decision of the door. An error means that it could not
+// be put on record.
+func (s *Server) decided(r door.Record) error {
 	s.counters.add(string(r.Event), r.Code)
-	if r.Event == door.EventLimit { // counted, not written: a flood would fill the disk
-		return
+	if s.audit == nil || r.Event == door.EventLimit { // a flood would fill the disk
+		return nil
 	}
-	if err := s.audit.Write(r); err != nil {
+	if err := s.audit.Append(r); err != nil {
+		s.counters.auditFailures.Add(1)
 		s.log.Error("could not write to the audit log", "error", err)
+		return err
 	}
+	return nil
 }
 
 // Middleware serves the login pages, /whoami, /healthz and /readyz, and admits

@@ -36,6 +36,12 @@ usage:
   kortti-server users  approve WHO              let somebody in, by user name or key
   kortti-server users  deactivate WHO           keep somebody out and end the sessions
   kortti-server users  roles WHO [ROLE ...]     replace somebody's roles
+  kortti-server audit  show [--ref REF] [--user N] [--certificate SHA256] [--code CODE] [--since TIME] [--json]
+                                                list decisions, such as the one whose reference a person tells
+  kortti-server audit  verify [--checkpoint FILE] [--json]
+                                                say whether the audit log is still as it was written
+  kortti-server audit  checkpoint               print the end of the chain, to be kept elsewhere
+  kortti-server audit  prune --before DATE      remove the segments that had ended before
   kortti-server version
 
 The configuration is kortti-server.toml unless --config names another file.
@@ -63,7 +69,7 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return errUsage("say what to do: serve, check, why, users or version")
+		return errUsage("say what to do: serve, check, why, users, audit or version")
 	}
 	command, args := args[0], args[1:]
 	if slices.ContainsFunc(args, func(arg string) bool { return arg == "-h" || arg == "-help" || arg == "--help" }) {
@@ -88,6 +94,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			return err
 		}
 		return why(ctx, config, out)
+	case "audit":
+		return runAudit(args, out)
 	case "users":
 		return runUsers(ctx, args, out)
 	case "version":

@@ -121,9 +121,9 @@ type Log struct {
 
 	mu     sync.Mutex // guards what follows, and the order of the lines
 	closed bool
-	file   *os.File   // nil after a failure to begin a segment
-	number int        // of the segment
-	start  time.Time  // of the segment
+	file   *os.File  // nil after a failure to begin a segment
+	number int       // of the segment
+	start  time.Time // of the segment
 	size   int64
 	seq    uint64 // of the last line
 	hash   string // of the last line

@@ -70,7 +70,9 @@ type Config struct {
 	// Logins are counted for each account, by its key. Optional.
 	Logins *limit.Limiter[string]
 
-	Decided func(Record)                // optional: is told of every decision
+	// Decided is told of every decision; optional. A login that it returns an
+	// error for is not carried out.
+	Decided func(Record) error
 	Ready   func(context.Context) error // asked by /readyz
 	Now     func() time.Time
 	Log     *slog.Logger
@@ -217,7 +219,7 @@ func (d *Door) Handler(next http.Handler) http.Handler {
 			return
 		}
 		if err := d.sameOrigin(r); err != nil {
-			d.record(EventCrossOrigin, CodeCrossOrigin, &v)
+			_ = d.record(EventCrossOrigin, CodeCrossOrigin, &v)
 			d.answer(w, r, http.StatusForbidden, CodeCrossOrigin, v.ref)
 			return
 		}
@@ -315,7 +317,7 @@ func (d *Door) badEvidence(w http.ResponseWriter, r *http.Request, v visit, err 
 		code = e.Code
 	}
 	d.Log.Warn("refused a request", "code", code, "error", err)
-	d.record(EventEvidence, code, &v)
+	_ = d.record(EventEvidence, code, &v)
 	d.answer(w, r, http.StatusBadRequest, CodeBadEvidence, v.ref)
 }
 
@@ -327,15 +329,16 @@ func (d *Door) broken(w http.ResponseWriter, r *http.Request, err error) {
 	d.answer(w, r, http.StatusInternalServerError, CodeInternal, ref)
 }
 
-// record tells of a decision. The refusal of a request gets the reference that
+// record tells of a decision; that it could not be put on record matters to logins
+// alone, for what is refused stays so. The refusal of a request gets the reference that
 // the person is shown; the end of a session, which follows it, has the same.
-func (d *Door) record(event Event, code string, v *visit) {
+func (d *Door) record(event Event, code string, v *visit) error {
 	if code != CodeOK && v.ref == "" {
 		v.ref = newRef()
 		d.countRefusal(code, *v)
 	}
 	if d.Decided == nil {
-		return
+		return nil
 	}
 	record := Record{
 		Time: d.Now().UTC(), Event: event, Code: code, Created: v.created, User: v.user.ID,
@@ -347,7 +350,7 @@ func (d *Door) record(event Event, code string, v *visit) {
 	if v.evidence.Address.IsValid() {
 		record.Address = v.evidence.Address.String()
 	}
-	d.Decided(record)
+	return d.Decided(record)
 }
 
 // newRef makes a reference that can be read out over the telephone.

@@ -49,7 +49,9 @@ type rig struct {
 	users    *users.Store
 	sessions *session.Store
 	records  []door.Record
-	handler  http.Handler
+	// unrecorded is what the audit log says to each of them.
+	unrecorded error
+	handler    http.Handler
 	// seen is the last request that the application got.
 	seen *http.Request
 
@@ -88,8 +90,11 @@ func newRig(t *testing.T, edit func(*door.Config)) *rig {
 	config := door.Config{
 		Evidence: reader, Verifier: verifier, Users: r.users, Sessions: r.sessions, Create: users.CreateInactive,
 		LoginURL: "/login", RedirectURL: "/account", InactiveURL: "/inactive", Sessionless: []string{"/api/", "/status"},
-		Decided: func(record door.Record) { r.records = append(r.records, record) },
-		Ready:   db.Ready, Now: clock, Log: slog.New(slog.DiscardHandler),
+		Decided: func(record door.Record) error {
+			r.records = append(r.records, record)
+			return r.unrecorded
+		},
+		Ready: db.Ready, Now: clock, Log: slog.New(slog.DiscardHandler),
 	}
 	if edit != nil {
 		edit(&config)
@@ -259,6 +264,20 @@ func TestNewcomer(t *testing.T) {
 	r.cookie = old
 	expect(t, r.do("GET", "/docs/"), http.StatusSeeOther, "/login?next=%2Fdocs%2F")
 	r.expectRecords("login inactive", "request inactive", "request inactive", "login ok", "logout ok")
+}
+
+// Whoever cannot be put on record does not get in.
+func TestLoginMustBeOnRecord(t *testing.T) {
+	r := newRig(t, nil)
+	r.login()
+	r.cookie = nil
+	r.unrecorded = errors.New("disk full")
+	expect(t, r.post("/login", nil), http.StatusInternalServerError, "")
+	if r.cookie != nil {
+		t.Error("the browser got a cookie")
+	}
+	r.unrecorded = nil
+	expect(t, r.post("/login", nil), http.StatusSeeOther, "/account")
 }
 
 func TestEachLoginHasANewToken(t *testing.T) {

@@ -44,7 +44,7 @@ func (d *Door) countRefusal(code string, v visit) {
 // which a flood would fill; the refusals before it are there.
 func (d *Door) putOff(w http.ResponseWriter, r *http.Request, v visit) {
 	if d.Decided != nil {
-		d.Decided(Record{Time: d.Now().UTC(), Event: EventLimit, Code: CodeTooMany, Source: v.evidence.Source})
+		_ = d.Decided(Record{Time: d.Now().UTC(), Event: EventLimit, Code: CodeTooMany, Source: v.evidence.Source})
 	}
 	w.Header().Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
 	d.answer(w, r, http.StatusTooManyRequests, CodeTooMany, "")

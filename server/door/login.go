@@ -27,7 +27,7 @@ func (d *Door) loginPage(w http.ResponseWriter, r *http.Request, v visit) {
 			return
 		}
 		if code != "" {
-			d.record(EventRequest, code, &v)
+			_ = d.record(EventRequest, code, &v)
 			d.refused(w, r, http.StatusForbidden, code, v.ref)
 			return
 		}
@@ -57,7 +57,11 @@ func (d *Door) login(w http.ResponseWriter, r *http.Request, v visit) {
 		d.broken(w, r, err)
 		return
 	}
-	d.record(EventLogin, code, &v)
+	if err := d.record(EventLogin, code, &v); err != nil && code == CodeOK {
+		// Whoever gets in must be on record.
+		d.broken(w, r, errors.Join(err, d.Sessions.End(r.Context(), v.token)))
+		return
+	}
 	switch code {
 	case CodeOK:
 		session.SetCookie(w, v.token)
@@ -141,7 +145,7 @@ func (d *Door) logout(w http.ResponseWriter, r *http.Request, v visit) {
 			d.broken(w, r, err)
 			return
 		}
-		d.record(EventLogout, CodeOK, &v)
+		_ = d.record(EventLogout, CodeOK, &v)
 	}
 	session.ClearCookie(w)
 	d.redirect(w, withLang(d.LoginURL+"?bye=1", field(r, "lang")))

@@ -59,7 +59,7 @@ func (d *Door) look(r *http.Request, v *visit) error {
 	}
 	switch {
 	case v.code != "":
-		d.record(EventRequest, v.code, v)
+		_ = d.record(EventRequest, v.code, v)
 	case !v.known:
 		v.code = CodeUnknownUser
 	case !v.user.Active:
@@ -81,7 +81,7 @@ func (d *Door) look(r *http.Request, v *visit) error {
 // A certificate that was refused has its Record already.
 func (d *Door) recordShown(v *visit) {
 	if v.code == CodeUnknownUser || v.code == CodeInactive {
-		d.record(EventRequest, v.code, v)
+		_ = d.record(EventRequest, v.code, v)
 	}
 }
 
@@ -156,7 +156,7 @@ func (d *Door) endIfOver(ctx context.Context, v *visit) error {
 		err = d.Sessions.EndCertificate(ctx, v.session.Certificate)
 	}
 	v.loggedIn = false
-	d.record(EventSessionEnded, code, v)
+	_ = d.record(EventSessionEnded, code, v)
 	return err
 }
 
