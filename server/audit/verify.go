@@ -132,7 +132,7 @@ func (w *walk) read(dir string) error {
 		case i > 0 && f.number != files[i-1].number+1:
 			return &Problem{name, 1, fmt.Sprintf("segment %d does not follow %d: one is missing or there twice", f.number, files[i-1].number)}
 		case i > 0 && !w.ended:
-			return &Problem{name, 1, fmt.Sprintf("the segment before has no end: lines were cut off there")}
+			return &Problem{name, 1, "the segment before has no end: lines were cut off there"}
 		}
 		if err := w.readSegment(f, i == len(files)-1); err != nil {
 			return err
