@@ -74,11 +74,12 @@ bench: check-go packages-test ## what cards cost, beside pkcs11-tool; how fast t
 	$(GO) test -run '^$$' -bench 'Tunnel|ReverseProxy' ./agent/proxy
 	$(GO) test -run TestInsertionAndRemoval -bench BenchmarkCounts -benchtime 1x -v ./tests/cards
 
-soak: check-go packages-test ## the long runs: everything ten times, ten minutes of 2,000 programs, 1,000 lives of cards in readers, ten minutes of fuzzing
+soak: check-go packages-test ## the long runs: everything ten times, ten minutes of 2,000 programs, 1,000 lives of cards in readers, 100,000 certificates against OpenSSL, ten minutes of fuzzing
 	$(GO) test -race -timeout 60m -count=10 $(CARD) $(PROXY) $(SERVER)
 	$(GO) test -race -timeout 60m -count=10 -p 1 $(ALONE)
 	KORTTI_LOAD=10m $(GO) test -race -timeout 60m -run TestLoad ./tests/load
 	KORTTI_CYCLES=143 $(GO) test -race -timeout 60m -run TestCycles ./tests/cards
+	KORTTI_DIFFERENTIAL=100000 $(GO) test -timeout 60m -run TestOpenSSL ./server/verify
 	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=600
 
 clean: ## remove what was built here

@@ -94,6 +94,9 @@ func (t *Table) Parse(cert *x509.Certificate) (Identity, error) {
 	if len(cert.RawSubject) > maxSubject {
 		return Identity{}, fmt.Errorf("read subject: %w: %d bytes, more than the %d allowed", ErrMalformed, len(cert.RawSubject), maxSubject)
 	}
+	if !wellFormed(cert.RawSubject) {
+		return Identity{}, fmt.Errorf("read subject: %w: it is no Name, or something follows a value", ErrMalformed)
+	}
 	if err := readSubject(cert.Subject.Names, &id); err != nil {
 		return Identity{}, fmt.Errorf("read subject: %w", err)
 	}

@@ -7,6 +7,9 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // Attribute types of subjects (X.520).
@@ -29,6 +32,32 @@ const (
 	// maxValue bounds one value, in characters; X.520 allows 64 for most.
 	maxValue = 256
 )
+
+// wellFormed tells whether a Name holds what its type says and nothing else (RFC
+// 5280 section 4.1.2.4). x509 reads over what follows a value, which another
+// program may read.
+func wellFormed(name cryptobyte.String) bool {
+	var rdns cryptobyte.String
+	if !name.ReadASN1(&rdns, cbasn1.SEQUENCE) || !name.Empty() {
+		return false
+	}
+	for !rdns.Empty() {
+		var set cryptobyte.String
+		if !rdns.ReadASN1(&set, cbasn1.SET) || set.Empty() {
+			return false
+		}
+		for !set.Empty() {
+			var attribute, value cryptobyte.String
+			var oid asn1.ObjectIdentifier
+			var tag cbasn1.Tag
+			if !set.ReadASN1(&attribute, cbasn1.SEQUENCE) || !attribute.ReadASN1ObjectIdentifier(&oid) ||
+				!attribute.ReadAnyASN1(&value, &tag) || !attribute.Empty() {
+				return false
+			}
+		}
+	}
+	return true
+}
 
 // readSubject fills the fields that come from the subject.
 func readSubject(names []pkix.AttributeTypeAndValue, id *Identity) error {

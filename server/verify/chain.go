@@ -124,6 +124,10 @@ func (r *run) checkChain(leaf *x509.Certificate, hints [][]byte) ([]*x509.Certif
 		}
 		return nil, r.fail(CheckChain, CodeUntrustedIssuer, fmt.Sprintf("no chain from %s to a configured anchor", issuer), describe(err))
 	}
+	chains = slices.DeleteFunc(chains, misnamed)
+	if len(chains) == 0 {
+		return nil, r.fail(CheckChain, CodeUntrustedIssuer, fmt.Sprintf("a certificate of the chain names another key of its issuer %q than the one that signed it", leaf.Issuer.CommonName), nil)
+	}
 	ours := slices.DeleteFunc(slices.Clone(chains), func(chain []*x509.Certificate) bool {
 		return len(chain) > 1 && impostor(chain[1])
 	})
@@ -146,6 +150,19 @@ func (r *run) checkChain(leaf *x509.Certificate, hints [][]byte) ([]*x509.Certif
 	}
 	r.pass(CheckStrength, keyName(leaf))
 	return chain, nil
+}
+
+// misnamed tells whether a certificate of a chain names another key than its
+// issuer's (RFC 5280 section 4.2.1.1). x509 looks at signatures alone; a CA that
+// says two things about itself is not to be believed either.
+func misnamed(chain []*x509.Certificate) bool {
+	for i, c := range chain[:len(chain)-1] {
+		want := chain[i+1].SubjectKeyId
+		if len(c.AuthorityKeyId) > 0 && len(want) > 0 && !bytes.Equal(c.AuthorityKeyId, want) {
+			return true
+		}
+	}
+	return false
 }
 
 // describe keeps what x509 says about a chain, without the leaf's names that

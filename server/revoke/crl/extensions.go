@@ -39,7 +39,7 @@ func extensions(der []byte, f func(oid string, critical bool, value []byte) erro
 			return errDER
 		}
 		tag, oid, one, ok := element(one)
-		if !ok || tag != tagOID || seen[string(oid)] {
+		if !ok || tag != tagOID || len(oid) == 0 || oid[len(oid)-1] >= 0x80 || seen[string(oid)] {
 			return errDER
 		}
 		seen[string(oid)] = true
@@ -90,22 +90,21 @@ func parseNumber(der []byte) (*big.Int, error) {
 	return new(big.Int).SetBytes(value), nil
 }
 
-// parseKeyID reads AuthorityKeyIdentifier; its other members are not needed.
+// parseKeyID reads AuthorityKeyIdentifier. Lists name their key by its identifier
+// (RFC 5280 section 5.2.1); what else may stand there is not needed.
 func parseKeyID(der []byte) ([]byte, error) {
 	tag, members, rest, ok := element(der)
 	if !ok || tag != tagSequence || len(rest) > 0 {
 		return nil, errDER
 	}
-	for len(members) > 0 {
-		var value []byte
-		if tag, value, members, ok = element(members); !ok {
-			return nil, errDER
-		}
-		if tag == 0x80 { // [0] keyIdentifier
-			return bytes.Clone(value), nil
-		}
+	tag, value, _, ok := element(members)
+	if !ok {
+		return nil, errDER
 	}
-	return nil, nil
+	if tag != 0x80 { // [0] keyIdentifier
+		return nil, errors.New("it does not name its key by an identifier")
+	}
+	return bytes.Clone(value), nil
 }
 
 // parseScope reads IssuingDistributionPoint. Indirect lists, which speak of
