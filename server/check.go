@@ -23,6 +23,7 @@ import (
 	"github.com/kortti-id/kortti/server/database"
 	"github.com/kortti-id/kortti/server/door"
 	"github.com/kortti-id/kortti/server/evidence"
+	"github.com/kortti-id/kortti/server/probe"
 	"github.com/kortti-id/kortti/server/revoke"
 	"github.com/kortti-id/kortti/server/users"
 	"github.com/kortti-id/kortti/server/verify"
@@ -82,6 +83,7 @@ type parts struct {
 	revocation  *revoke.Client
 	trust       verify.Config // what the verifier was made from
 	verifier    *verify.Verifier
+	probe       probe.Secret // nil: the probe is not answered
 	create      users.Create
 	profile     func(fineid.Identity) (fineid.Profile, error)
 	legacy      func([]pkix.AttributeTypeAndValue) (door.Claim, error) // nil but for insecure-legacy-dn
@@ -135,6 +137,14 @@ func (p *parts) open(c Config) {
 		p.problem("limits", errors.New("a limit is negative; write how much may come in a second, or nothing for the default"))
 	}
 	p.openAudit(c.Audit)
+	if c.Probe.Secret != "" {
+		secret, err := probe.ReadSecret(c.Probe.Secret)
+		if err != nil {
+			p.problem("probe.secret", err)
+		}
+		p.probe = secret
+		p.private("probe.secret", c.Probe.Secret)
+	}
 }
 
 // openAudit says what would keep the audit log from being opened, without making

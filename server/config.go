@@ -29,6 +29,7 @@ type Config struct {
 	Session   Session   `toml:"session"`
 	Limits    Limits    `toml:"limits"`
 	Audit     Audit     `toml:"audit"`
+	Probe     Probe     `toml:"probe"`
 }
 
 // Listen says where the server is reached: HTTPS or HTTP must be set. A program
@@ -149,6 +150,11 @@ type Audit struct {
 	Keep     Duration `toml:"keep"`     // how long a file is kept after its end; 0 = for ever
 }
 
+// Probe lets kortti-server probe look through the proxy; see package probe.
+type Probe struct {
+	Secret string `toml:"secret"` // file with the secret that both share; "" = no probe
+}
+
 // Duration is a time.Duration that is written like "30m" in TOML.
 type Duration time.Duration
 
@@ -245,7 +251,7 @@ func set[T comparable](field *T, value T) {
 
 // resolve makes relative paths count from dir.
 func (c *Config) resolve(dir string) {
-	files := []*string{&c.Listen.Cert, &c.Listen.Key, &c.Audit.Dir, &c.Trust.Cache}
+	files := []*string{&c.Listen.Cert, &c.Listen.Key, &c.Audit.Dir, &c.Trust.Cache, &c.Probe.Secret}
 	for _, list := range [][]string{c.Trust.Roots, c.Trust.Issuing} {
 		for i := range list {
 			files = append(files, &list[i])

@@ -35,6 +35,7 @@ import (
 	"github.com/kortti-id/kortti/server/database"
 	"github.com/kortti-id/kortti/server/door"
 	"github.com/kortti-id/kortti/server/limit"
+	"github.com/kortti-id/kortti/server/probe"
 	"github.com/kortti-id/kortti/server/session"
 	"github.com/kortti-id/kortti/server/users"
 	"github.com/kortti-id/kortti/server/verify"
@@ -198,7 +199,12 @@ func (s *Server) decided(r door.Record) error {
 // Server.
 func (s *Server) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.inForce.Load().door.Handler(next).ServeHTTP(w, r)
+		now := s.inForce.Load()
+		if r.URL.Path == probe.Path && now.probe != nil {
+			probe.Handler(now.probe, now.evidence, now.verifier).ServeHTTP(w, r)
+			return
+		}
+		now.door.Handler(next).ServeHTTP(w, r)
 	})
 }
 

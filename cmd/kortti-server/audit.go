@@ -66,11 +66,12 @@ func runAudit(args []string, out io.Writer) error {
 	default:
 		return errUsage(fmt.Sprintf("audit %s is not understood", command))
 	}
-	if err := flags.Parse(args[1:]); err != nil {
-		return errUsage(err.Error())
+	rest, err := parseAll(flags, args[1:])
+	if err != nil {
+		return err
 	}
-	if flags.NArg() > 0 {
-		return errUsage(fmt.Sprintf("audit %s takes no %q", command, flags.Arg(0)))
+	if len(rest) > 0 {
+		return errUsage(fmt.Sprintf("audit %s takes no %q", command, rest[0]))
 	}
 	if o.dir == "" {
 		config, err := server.Load(o.file)

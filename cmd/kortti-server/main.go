@@ -42,6 +42,10 @@ usage:
                                                 say whether the audit log is still as it was written
   kortti-server audit  checkpoint               print the end of the chain, to be kept elsewhere
   kortti-server audit  prune --before DATE      remove the segments that had ended before
+  kortti-server probe  --new-secret FILE        make the file that [probe] secret names
+  kortti-server probe  [--secret FILE] [--roots FILE] [--connect HOST:PORT] [--backend HOST:PORT]
+                       [--revoked|--expired|--signature FILE] [--json] URL
+                                                attack your own site from outside and say what to mend
   kortti-server version
 
 The configuration is kortti-server.toml unless --config names another file.
@@ -69,7 +73,7 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return errUsage("say what to do: serve, check, why, users, audit or version")
+		return errUsage("say what to do: serve, check, why, users, audit, probe or version")
 	}
 	command, args := args[0], args[1:]
 	if slices.ContainsFunc(args, func(arg string) bool { return arg == "-h" || arg == "-help" || arg == "--help" }) {
@@ -96,6 +100,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return why(ctx, config, out)
 	case "audit":
 		return runAudit(args, out)
+	case "probe":
+		return runProbe(ctx, args, out)
 	case "users":
 		return runUsers(ctx, args, out)
 	case "version":
@@ -129,15 +135,23 @@ func parse(args []string) (loaded, error) {
 		l.at, err = parseTime(text)
 		return err
 	})
+	var err error
+	l.args, err = parseAll(flags, args)
+	return l, err
+}
+
+// parseAll reads the options before, between and after the arguments, and returns
+// the arguments.
+func parseAll(flags *flag.FlagSet, args []string) (rest []string, err error) {
 	for len(args) > 0 {
 		if err := flags.Parse(args); err != nil {
-			return loaded{}, errUsage(err.Error())
+			return nil, errUsage(err.Error())
 		}
 		if args = flags.Args(); len(args) > 0 {
-			l.args, args = append(l.args, args[0]), args[1:]
+			rest, args = append(rest, args[0]), args[1:]
 		}
 	}
-	return l, nil
+	return rest, nil
 }
 
 func load(args []string, want int) (loaded, error) {

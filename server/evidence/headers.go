@@ -42,6 +42,16 @@ var identityPrefixes = []string{
 	"x-kortti-",               // our own forward-auth answers
 }
 
+// IdentityHeaders are headers that speak about who a client is: those that the
+// formats use and one of each other kind, for tests of proxies, which must drop
+// them.
+func IdentityHeaders() []string {
+	return []string{
+		DefaultHeader, "Client-Cert", "Client-Cert-Chain", "X-Forwarded-Client-Cert", "X-Forwarded-Tls-Client-Cert",
+		"X-SSL-User-DN", "X-SSL-Authenticated", "SSL-Client-Cert", "X-Client-Cert", "Remote-User", "X-Kortti-User",
+	}
+}
+
 // plain folds the spellings of a name that one program or another takes for
 // the same header. Go's server keeps underscores, and CGI, WSGI and Rack turn
 // every other sign into one (CVE-2025-64484 and its many relatives).

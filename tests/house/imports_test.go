@@ -48,6 +48,7 @@ var rules = []rule{
 	{"server/revoke/crl/", nil},
 	{"server/revoke/", []string{"server/revoke/crl/", "server/verify/", "server/internal/", "fineid/"}},
 	{"server/audit/", nil},
+	{"server/probe/", []string{"server/evidence/", "server/verify/"}},
 	{"server/limit/", []string{"server/internal/"}},
 	{"server/", []string{"server/", "fineid/", sqlite}},
 	{"cmd/kortti-tray/", []string{"gui/", "agent/control/", fyne}},
