@@ -272,13 +272,15 @@ func TestFaultsAtLogin(t *testing.T) {
 // A module that takes the card for gone, and finds it when it looks for slots
 // again, costs the person no second PIN.
 func TestUnlockLooksAgain(t *testing.T) {
-	p := newPair(t)
-	p.start(t, time.Hour, defaultLimits)
-	p.fault(t, softhsm.Fault{Function: "C_GetTokenInfo", Action: softhsm.Answer, Value: 0xE0, Times: 3})
-	logins, lists := p.bad.count(t, "C_Login"), p.bad.count(t, "C_GetSlotList")
-	check(t, unlock(t, p.Manager, p.bad, rightPIN, UnlockOptions{}))
-	if l, s := p.bad.count(t, "C_Login")-logins, p.bad.count(t, "C_GetSlotList")-lists; l != 1 || s < 4 {
-		t.Errorf("%d C_Login, %d C_GetSlotList", l, s)
+	for _, answered := range []uint64{0xE0, 0xE1} { // CKR_TOKEN_NOT_PRESENT, CKR_TOKEN_NOT_RECOGNIZED
+		p := newPair(t)
+		p.start(t, time.Hour, defaultLimits)
+		p.fault(t, softhsm.Fault{Function: "C_GetTokenInfo", Action: softhsm.Answer, Value: answered, Times: 3})
+		logins, lists := p.bad.count(t, "C_Login"), p.bad.count(t, "C_GetSlotList")
+		check(t, unlock(t, p.Manager, p.bad, rightPIN, UnlockOptions{}))
+		if l, s := p.bad.count(t, "C_Login")-logins, p.bad.count(t, "C_GetSlotList")-lists; l != 1 || s < 4 {
+			t.Errorf("%#x: %d C_Login, %d C_GetSlotList", answered, l, s)
+		}
 	}
 }
 

@@ -112,17 +112,17 @@ const (
 )
 
 // findToken finds the slot of a card that was there a moment ago, and reads its
-// token. A module may take the card, or its reader, for gone and find it again at
-// the next look (OpenSC 0.27, when pcsc-lite 2.5 answers on a busy machine that
-// it knows no such reader), and the person has entered the PIN already. To look
-// again shows the card no PIN.
+// token. A module may take the card, or its reader, for gone or for one that it
+// does not know, and find it again at the next look (OpenSC 0.27, when pcsc-lite
+// 2.5 answers on a busy machine that it knows no such reader), and the person has
+// entered the PIN already. To look again shows the card no PIN.
 func (m *module) findToken(reader string, ordinal int) (slot uint, token *wire.TokenInfo, err error) {
 	for end := time.Now().Add(settleTime); ; time.Sleep(settleStep) {
 		if slot, err = m.slotOf(reader, ordinal); err == nil {
 			token, err = m.readToken(slot)
 		}
 		var f *wire.Fault
-		gone := errors.As(err, &f) && (f.Kind == wire.Gone || f.Code == pkcs11.CKR_TOKEN_NOT_PRESENT)
+		gone := errors.As(err, &f) && (f.Kind == wire.Gone || f.Code == pkcs11.CKR_TOKEN_NOT_PRESENT || f.Code == pkcs11.CKR_TOKEN_NOT_RECOGNIZED)
 		if !gone || time.Now().After(end) {
 			return slot, token, err
 		}
