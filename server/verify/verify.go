@@ -22,12 +22,14 @@
 package verify
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -88,7 +90,10 @@ type state struct {
 	revocation Checker
 	now        func() time.Time
 	epoch      string
-	verdicts   *lru.Cache[[sha256.Size]byte, *verdict]
+	// verdicts are kept by a hash that is quick and seeded, and compared whole: the
+	// certificate's SHA-256 would be half of what a remembered verdict costs.
+	verdicts *lru.Cache[uint64, *verdict]
+	seed     maphash.Seed
 }
 
 // verdict is what holds for a certificate as long as the configuration and the
@@ -140,7 +145,7 @@ func newState(c Config) (*state, error) {
 	}
 	s := &state{
 		anchors: a, policy: p, table: c.Issuers, revocation: c.Revocation, now: c.Now,
-		verdicts: lru.New[[sha256.Size]byte, *verdict](maxVerdicts),
+		verdicts: lru.New[uint64, *verdict](maxVerdicts), seed: maphash.MakeSeed(),
 	}
 	if s.table == nil {
 		s.table = fineid.DVV()
@@ -166,17 +171,18 @@ func (v *Verifier) Verify(ctx context.Context, ev evidence.Evidence) (Identity, 
 	if len(ev.Leaf) == 0 {
 		return run.refuse(CheckCertificate, CodeNoCertificate, "the client sent no certificate", nil)
 	}
-	fingerprint := sha256.Sum256(ev.Leaf)
-	run.report.Fingerprint = fingerprint
-	found, ok := s.verdicts.Get(fingerprint)
-	if !ok || run.now.Before(found.notBefore) || run.now.After(found.notAfter) {
-		s.verdicts.Delete(fingerprint)
+	key := maphash.Bytes(s.seed, ev.Leaf)
+	found, ok := s.verdicts.Get(key)
+	if !ok || !bytes.Equal(found.identity.Leaf.Raw, ev.Leaf) || run.now.Before(found.notBefore) || run.now.After(found.notAfter) {
+		s.verdicts.Delete(key)
 		var err error
-		if found, err = run.judge(ev, fingerprint); err != nil {
+		run.report.Fingerprint = sha256.Sum256(ev.Leaf)
+		if found, err = run.judge(ev); err != nil {
 			return run.refused(err)
 		}
-		s.verdicts.Put(fingerprint, found)
+		s.verdicts.Put(key, found)
 	}
+	run.report.Fingerprint = found.identity.Fingerprint
 	run.report.Steps = append(run.report.Steps[:0], found.steps...)
 	return run.checkRevocation(ctx, found)
 }
@@ -195,7 +201,7 @@ func newRun(s *state) *run {
 
 // judge makes a verdict from nothing but the certificates and the clock. Its
 // steps are those of every later request, too.
-func (r *run) judge(ev evidence.Evidence, fingerprint [sha256.Size]byte) (*verdict, error) {
+func (r *run) judge(ev evidence.Evidence) (*verdict, error) {
 	leaf, err := x509.ParseCertificate(ev.Leaf)
 	if err != nil {
 		return nil, r.fail(CheckCertificate, CodeBadCertificate, "it cannot be read", err)
@@ -221,7 +227,7 @@ func (r *run) judge(ev evidence.Evidence, fingerprint [sha256.Size]byte) (*verdi
 	}
 	v := &verdict{
 		identity: Identity{
-			Identity: who, Leaf: leaf, Fingerprint: fingerprint, Chain: chain,
+			Identity: who, Leaf: leaf, Fingerprint: r.report.Fingerprint, Chain: chain,
 			Key: who.Family + "/" + who.SerialNumber, verified: true,
 		},
 		issuer: chain[1], notBefore: leaf.NotBefore, notAfter: leaf.NotAfter,
