@@ -26,6 +26,7 @@ import (
 
 	"github.com/kortti-id/kortti/fineid"
 	"github.com/kortti-id/kortti/fineid/fineidtest"
+	"github.com/kortti-id/kortti/server/door"
 	"github.com/kortti-id/kortti/server/evidence"
 	"github.com/kortti-id/kortti/tests/programs"
 	"github.com/kortti-id/kortti/tests/rootfs"
@@ -173,6 +174,10 @@ store = "sqlite:users.db"
 create = "inactive"
 [session]
 sessionless = ["/whoami"]
+[limits]
+refusals = 1000000
+[audit]
+dir = "audit"
 `, f.socket, responder.Host, f.format, f.uid(f.t), os.Getuid())
 	for _, i := range f.pki.Issuers() {
 		fmt.Fprintf(&config, "[[trust.issuer]]\ncn = %q\nclass = %q\nfamily = %q\n", i.CN, i.Class, i.Family)
@@ -217,7 +222,7 @@ func (f *front) configure() string {
 	filled := strings.NewReplacer(
 		"@LISTEN@", f.addr, "@ADDRESS@", host, "@PORT@", port, "@SERVER_NAME@", site,
 		"@CERT@", inside("site.pem"), "@KEY@", inside("site.pem.key"),
-		"@ISSUING@", inside("issuing.pem"), "@SOCKET@", inside("kortti.sock")).Replace(string(text))
+		"@ISSUING@", inside("issuing.pem"), "@ROOTS@", inside("roots.pem"), "@SOCKET@", inside("kortti.sock")).Replace(string(text))
 	if f.edit != nil {
 		filled = f.edit(filled)
 	}
@@ -283,15 +288,8 @@ func (f *front) startCaddy() {
 
 // client is a browser with this certificate, or without one.
 func (f *front) client(certificate *fineidtest.Issued, maxVersion uint16) *http.Client {
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(f.pki.WebRootsPEM())
-	config := &tls.Config{RootCAs: roots, ServerName: site, MaxVersion: maxVersion}
-	if certificate != nil {
-		c := certificate.TLS()
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &c, nil }
-	}
 	tr := &http.Transport{
-		TLSClientConfig: config, ForceAttemptHTTP2: true,
+		TLSClientConfig: f.tlsConfig(certificate, maxVersion), ForceAttemptHTTP2: true,
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			f.connections.Add(1)
 			return new(net.Dialer).DialContext(ctx, network, f.addr)
@@ -301,6 +299,17 @@ func (f *front) client(certificate *fineidtest.Issued, maxVersion uint16) *http.
 	return &http.Client{Transport: tr, Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
 	}}
+}
+
+func (f *front) tlsConfig(certificate *fineidtest.Issued, maxVersion uint16) *tls.Config {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(f.pki.WebRootsPEM())
+	config := &tls.Config{RootCAs: roots, ServerName: site, MaxVersion: maxVersion}
+	if certificate != nil {
+		c := certificate.TLS()
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &c, nil }
+	}
+	return config
 }
 
 func (f *front) issue(leaf fineidtest.Leaf) *fineidtest.Issued {
@@ -345,16 +354,17 @@ func (f *front) whoami(hc *http.Client, headers http.Header) (status int, user, 
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	var who struct {
-		Authenticated bool
-		Reason        string
-		User          struct{ Username string }
+	user, reason = userIn(body)
+	return resp.StatusCode, user, reason
+}
+
+// userIn reads an answer of /whoami. Other answers have no user.
+func userIn(body []byte) (user, reason string) {
+	var who door.Whoami
+	if json.Unmarshal(body, &who) != nil || !who.Authenticated {
+		return "", who.Reason
 	}
-	_ = json.Unmarshal(body, &who) // other answers than JSON have no user
-	if !who.Authenticated {
-		return resp.StatusCode, "", who.Reason
-	}
-	return resp.StatusCode, who.User.Username, who.Reason
+	return who.User.Username, who.Reason
 }
 
 func (f *front) write(name string, content []byte) {

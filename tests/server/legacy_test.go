@@ -30,7 +30,7 @@ func legacy(t *testing.T, variable string) proxy {
 	p.format = evidence.InsecureLegacyDN
 	p.edit = func(sample string) string {
 		return replaced(t, sample,
-			"ssl_verify_client      optional_no_ca;", "ssl_trusted_certificate "+inside("roots.pem")+";", // before has its own
+			"ssl_verify_client      optional_no_ca;", "", // before has its own
 			"proxy_set_header X-SSL-Client-Cert $ssl_client_escaped_cert;", before,
 			`proxy_set_header X-SSL-User-DN             "";`, "")
 	}
