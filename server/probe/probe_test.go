@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/kortti-id/kortti/fineid"
 	"github.com/kortti-id/kortti/fineid/fineidtest"
 	"github.com/kortti-id/kortti/server/evidence"
 	"github.com/kortti-id/kortti/server/probe"
@@ -43,6 +44,12 @@ func newSecret(t *testing.T) probe.Secret {
 // site is a server that answers the probe with the secret, and counts requests.
 func site(t *testing.T, secret probe.Secret) (*httptest.Server, *atomic.Int32) {
 	t.Helper()
+	_, server, requests := siteOf(t, secret)
+	return server, requests
+}
+
+func siteOf(t *testing.T, secret probe.Secret) (*fineidtest.PKI, *httptest.Server, *atomic.Int32) {
+	t.Helper()
 	pki, err := fineidtest.New(fineidtest.Options{ECOnly: true})
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +58,10 @@ func site(t *testing.T, secret probe.Secret) (*httptest.Server, *atomic.Int32) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	verifier, err := verify.New(verify.Config{Roots: []*x509.Certificate{pki.Root.Certificate}, Revocation: unchecked})
+	verifier, err := verify.New(verify.Config{
+		Roots: []*x509.Certificate{pki.Root.Certificate}, Issuing: []*x509.Certificate{pki.CitizenEC.Certificate},
+		Issuers: fineid.DVV().With(pki.Issuers()...), Revocation: unchecked,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,18 +79,18 @@ func site(t *testing.T, secret probe.Secret) (*httptest.Server, *atomic.Int32) {
 		}
 		answers.ServeHTTP(w, r)
 	}))
-	server.TLS = &tls.Config{SessionTicketsDisabled: true}
+	server.TLS = &tls.Config{SessionTicketsDisabled: true, ClientAuth: tls.RequestClientCert}
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	return server, &requests
+	return pki, server, &requests
 }
 
-func run(t *testing.T, server *httptest.Server, secret probe.Secret) ([]probe.Finding, error) {
+func run(t *testing.T, server *httptest.Server, secret probe.Secret, bad ...probe.Bad) ([]probe.Finding, error) {
 	t.Helper()
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())
-	return probe.Run(t.Context(), probe.Config{URL: "https://example.com", Secret: secret, Roots: roots, Dial: server.Client().Transport.(*http.Transport).DialContext})
+	return probe.Run(t.Context(), probe.Config{URL: "https://example.com", Secret: secret, Roots: roots, Dial: server.Client().Transport.(*http.Transport).DialContext, Refused: bad})
 }
 
 // Who does not know the secret is asked once, and not attacked.
@@ -110,6 +120,39 @@ func TestBareServer(t *testing.T) {
 	}
 	if requests.Load() < 100 {
 		t.Errorf("only %d requests", requests.Load())
+	}
+}
+
+// Certificates for staging: one that is refused as it should be, one for another
+// reason, and one that is let in.
+func TestStaging(t *testing.T) {
+	secret := newSecret(t)
+	pki, server, _ := siteOf(t, secret)
+	issue := func(leaf fineidtest.Leaf) tls.Certificate {
+		t.Helper()
+		issued, err := pki.Issue(pki.CitizenEC, leaf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return issued.TLS()
+	}
+	findings, err := run(t, server, secret,
+		probe.Bad{Name: "signature", Code: probe.Codes()["signature"], Certificate: issue(fineidtest.Leaf{Purpose: fineid.Signature})},
+		probe.Bad{Name: "revoked", Code: probe.Codes()["revoked"], Certificate: issue(fineidtest.Leaf{Purpose: fineid.Signature})},
+		probe.Bad{Name: "expired", Code: probe.Codes()["expired"], Certificate: issue(fineidtest.Leaf{})},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]probe.Result{"signature": probe.OK, "revoked": probe.Weak, "expired": probe.Hole}
+	for _, f := range findings {
+		if result, ok := want[f.Check]; ok && f.Result != result {
+			t.Errorf("%+v, want %s", f, result)
+		}
+		delete(want, f.Check)
+	}
+	if len(want) > 0 {
+		t.Errorf("not tried: %v", want)
 	}
 }
 
