@@ -46,6 +46,10 @@ func (s *Server) Reload(c Config) (kept []string, err error) {
 			*setting.new = *setting.old
 		}
 	}
+	if c.Limits.Handshakes != old.Limits.Handshakes {
+		kept = append(kept, "limits.handshakes")
+		c.Limits.Handshakes = old.Limits.Handshakes
+	}
 	p, err := s.open(c)
 	if err != nil {
 		return nil, err

@@ -121,15 +121,15 @@ func TestReloadKept(t *testing.T) {
 	s := newSite(t, native)
 	c := s.config()
 	c.Listen.HTTPS, c.Users.Store = "127.0.0.1:1", "sqlite:"+filepath.Join(s.dir, "other.db")
-	c.Login.URL = "/kirjaudu"
+	c.Limits.Handshakes, c.Login.URL = 7, "/kirjaudu"
 	kept, err := s.srv.Reload(c)
 	s.must(err)
-	if got := strings.Join(kept, " "); got != "listen.https users.store" {
+	if got := strings.Join(kept, " "); got != "limits.handshakes listen.https users.store" {
 		t.Errorf("kept %q", got)
 	}
 	b := s.newBrowser(tls.VersionTLS13, false)
 	b.expect("GET", "/kirjaudu", http.StatusForbidden, "no-certificate")
-	if !strings.Contains(s.log.String(), "listen.https users.store") {
+	if !strings.Contains(s.log.String(), "limits.handshakes listen.https users.store") {
 		t.Errorf("the log does not name what was kept:\n%s", s.log.String())
 	}
 }
