@@ -7,11 +7,15 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
 	"sort"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/kortti-id/kortti/fineid"
 )
@@ -143,6 +147,9 @@ func (r *run) checkChain(leaf *x509.Certificate, hints [][]byte) ([]*x509.Certif
 			return nil, r.fail(CheckChain, CodeUntrustedIssuer, fmt.Sprintf("issuing CA %q is for other uses (extended key usage)", c.Subject.CommonName), nil)
 		}
 	}
+	if slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return !wholeConstraints(c) }) {
+		return nil, r.fail(CheckChain, CodeBadCertificate, "the basicConstraints of a certificate of the chain cannot be read as a whole", nil)
+	}
 	detail := fmt.Sprintf("issued by %q, anchor %q", chain[1].Subject.CommonName, chain[len(chain)-1].Subject.CommonName)
 	r.pass(CheckChain, detail)
 	if err := strong(chain); err != nil {
@@ -164,6 +171,25 @@ func misnamed(chain []*x509.Certificate) bool {
 	}
 	return false
 }
+
+// wholeConstraints tells whether basicConstraints hold what their type says and
+// nothing else (RFC 5280 section 4.2.1.9). x509 reads over what it does not expect,
+// which another program may take for a CA's mark.
+func wholeConstraints(c *x509.Certificate) bool {
+	for _, e := range c.Extensions {
+		if !e.Id.Equal(oidBasicConstraints) {
+			continue
+		}
+		value, inner := cryptobyte.String(e.Value), cryptobyte.String(nil)
+		if !value.ReadASN1(&inner, cbasn1.SEQUENCE) || !value.Empty() ||
+			!inner.SkipOptionalASN1(cbasn1.BOOLEAN) || !inner.SkipOptionalASN1(cbasn1.INTEGER) || !inner.Empty() {
+			return false
+		}
+	}
+	return true
+}
+
+var oidBasicConstraints = asn1.ObjectIdentifier{2, 5, 29, 19}
 
 // describe keeps what x509 says about a chain, without the leaf's names that
 // some of its errors hold.
