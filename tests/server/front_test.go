@@ -48,6 +48,8 @@ type proxy struct {
 	// strict: the proxy itself ends the handshakes of expired and of signature
 	// certificates.
 	strict bool
+	// http1: the sample speaks no HTTP/2.
+	http1 bool
 	// resumes: its configuration cannot turn TLS tickets off.
 	resumes bool
 	// edit and settings, if there are any, change the sample's text and
@@ -62,7 +64,7 @@ var (
 	}
 	apache = proxy{
 		name: "Apache", sample: "apache.conf", format: evidence.RFC9440, header: "Client-Cert",
-		escape: byteSequence, uid: wwwData, start: (*front).startApache, strict: true,
+		escape: byteSequence, uid: wwwData, start: (*front).startApache, strict: true, http1: true,
 	}
 	haproxy = proxy{
 		name: "HAProxy", sample: "haproxy.cfg", format: evidence.RFC9440, header: "Client-Cert",
@@ -73,6 +75,14 @@ var (
 		escape: byteSequence, uid: caller, start: (*front).startCaddy, resumes: true,
 	}
 )
+
+// protocols are those that the proxy speaks with its clients.
+func (p proxy) protocols() []protocol {
+	if p.http1 {
+		return []protocol{http11}
+	}
+	return []protocol{http11, http20}
+}
 
 // behindEach runs a test behind each proxy.
 func behindEach(t *testing.T, test func(*testing.T, *front)) {
@@ -254,7 +264,7 @@ http { access_log off; include `+f.configure()+`; }
 func (f *front) startApache() {
 	f.t.Helper()
 	var config strings.Builder
-	for _, module := range []string{"mpm_event", "authz_core", "headers", "http2", "ssl", "proxy", "proxy_http"} {
+	for _, module := range []string{"mpm_event", "authz_core", "headers", "ssl", "proxy", "proxy_http"} {
 		fmt.Fprintf(&config, "LoadModule %s_module /usr/lib/apache2/modules/mod_%[1]s.so\n", module)
 	}
 	sample := f.configure()
@@ -266,7 +276,6 @@ User www-data
 Group #0
 ServerName %s
 Listen %s
-Protocols h2 http/1.1
 SSLSessionCache none
 Include %s
 `, site, f.addr, sample)

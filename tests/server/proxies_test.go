@@ -76,7 +76,7 @@ func TestLogsIn(t *testing.T) {
 func TestKeepsConnections(t *testing.T) {
 	behindEach(t, func(t *testing.T, f *front) {
 		card := f.admit(fineidtest.SATU(776))
-		for _, protocol := range []protocol{http11, http20} {
+		for _, protocol := range f.protocols() {
 			w := f.wire(t, protocol, card)
 			w.ask(request{})
 			first := w.now

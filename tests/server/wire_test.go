@@ -154,6 +154,7 @@ func greetHTTP2(s *session) error {
 	if _, err := io.WriteString(s, http2.ClientPreface); err != nil {
 		return err
 	}
+	s.stream = 1 // the next one is 3, which is as good a first one
 	s.framer = http2.NewFramer(s, s.r)
 	s.framer.AllowIllegalWrites = true
 	s.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
@@ -165,11 +166,7 @@ func greetHTTP2(s *session) error {
 }
 
 func askHTTP2(s *session, r request) (answer, bool) {
-	if s.stream == 0 {
-		s.stream = 1
-	} else {
-		s.stream += 2
-	}
+	s.stream += 2
 	header := append([]field{{":method", "GET"}, {":scheme", "https"}, {":authority", site}, {":path", "/whoami"}}, r.header...)
 	if s.writeHeaders(header, r.trailer == nil) != nil {
 		return answer{}, false
