@@ -45,7 +45,8 @@ usage:
   kortti-server probe  --new-secret FILE        make the file that [probe] secret names
   kortti-server probe  [--secret FILE] [--roots FILE] [--connect HOST:PORT] [--backend HOST:PORT]
                        [--revoked|--expired|--signature FILE] [--json] URL
-                                                attack your own site from outside and say what to mend
+                                                attack your own site from outside and say what to mend (exit code
+                                                1 where it finds a hole, and where a check got no answer)
   kortti-server version
 
 The configuration is kortti-server.toml unless --config names another file.

@@ -5,11 +5,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"strings"
 
 	"github.com/kortti-id/kortti/server"
 	"github.com/kortti-id/kortti/server/probe"
@@ -77,47 +79,59 @@ func runProbe(ctx context.Context, args []string, out io.Writer) error {
 		}
 	}
 	if connect != "" {
-		c.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		host, _, err := net.SplitHostPort(connect)
+		if err != nil {
+			return errUsage("--connect wants HOST:PORT, such as 192.0.2.1:443")
+		}
+		c.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if _, port, _ := net.SplitHostPort(address); port == "80" { // the site without TLS
+				return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(host, port))
+			}
 			return new(net.Dialer).DialContext(ctx, network, connect)
 		}
 	}
-	findings, err := probe.Run(ctx, c)
+	if !asJSON {
+		c.Found = func(f probe.Finding) { show(f, out) } // it takes a while
+	}
+	report, err := probe.Run(ctx, c)
 	if err != nil {
 		return err
-	}
-	return report(findings, asJSON, out)
-}
-
-// report lists what was found; holes are an error.
-func report(findings []probe.Finding, asJSON bool, out io.Writer) error {
-	holes := 0
-	for _, f := range findings {
-		if f.Result == probe.Hole {
-			holes++
-		}
 	}
 	if asJSON {
 		encoder := json.NewEncoder(out)
 		encoder.SetIndent("", "  ")
-		if err := encoder.Encode(findings); err != nil {
+		if err := encoder.Encode(report); err != nil {
 			return err
 		}
 	} else {
-		for _, f := range findings {
-			fmt.Fprintf(out, "%-9s  %s\n", f.Result, f.Check)
-			if f.Detail != "" {
-				fmt.Fprintf(out, "           %s\n", f.Detail)
-			}
-			if f.Mend != "" {
-				fmt.Fprintf(out, "           %s\n", f.Mend)
-			}
+		fmt.Fprintf(out, "\n%d requests; %d ok, %d weak, %d not tried.\n", report.Requests, report.Count(probe.OK), report.Count(probe.Weak), report.Count(probe.NotTried))
+	}
+	return verdict(report.Count(probe.Hole), report.Count(probe.Failed))
+}
+
+func show(f probe.Finding, out io.Writer) {
+	fmt.Fprintf(out, "%-9s  %s\n", f.Result, f.Check)
+	if f.Detail != "" {
+		fmt.Fprintf(out, "           %s\n", f.Detail)
+	}
+	for line := range strings.SplitSeq(f.Mend, " · ") {
+		if line != "" {
+			fmt.Fprintf(out, "           %s\n", line)
 		}
 	}
-	switch holes {
-	case 0:
-		return nil
-	case 1:
-		return fmt.Errorf("1 hole was found")
+}
+
+// verdict is an error where the site is not shown to be good.
+func verdict(holes, failed int) error {
+	var bad []string
+	if holes > 0 {
+		bad = append(bad, fmt.Sprintf("holes were found: %d", holes))
 	}
-	return fmt.Errorf("%d holes were found", holes)
+	if failed > 0 {
+		bad = append(bad, fmt.Sprintf("checks that say nothing, because no answer came: %d; run it again", failed))
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(bad, "; "))
 }

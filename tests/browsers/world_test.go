@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/kortti-id/kortti/agent/control"
 	"github.com/kortti-id/kortti/fineid/fineidtest"
@@ -189,6 +190,13 @@ func (w *world) background(cmd *exec.Cmd) {
 	})
 }
 
+// stuck has the agent say where each of its goroutines is, and end.
+func (w *world) stuck() {
+	if status, err := w.agent.Status(context.Background()); err == nil {
+		_ = syscall.Kill(status.PID, syscall.SIGQUIT)
+	}
+}
+
 // kortti runs a command of kortti's and returns what it printed.
 func (w *world) kortti(args ...string) string {
 	w.t.Helper()
@@ -197,8 +205,16 @@ func (w *world) kortti(args ...string) string {
 
 func (w *world) run(name string, args ...string) string {
 	w.t.Helper()
-	out, err := w.command(name, args...).CombinedOutput()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir, cmd.Env = w.home, w.environment()
+	cmd.WaitDelay = time.Second // what it has started may outlive it
+	out, err := cmd.CombinedOutput()
 	if err != nil {
+		if ctx.Err() != nil {
+			w.stuck()
+		}
 		w.t.Fatalf("%s %s: %v\n%s", filepath.Base(name), strings.Join(args, " "), err, out)
 	}
 	return string(out)

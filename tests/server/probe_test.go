@@ -32,8 +32,8 @@ func probed(t *testing.T, p proxy, pairs ...string) (*front, string) {
 	return newFront(t, p), secret
 }
 
-// probe runs the command and gives its findings, and whether it found holes.
-func (f *front) probe(secret string) (findings []probe.Finding, holes bool) {
+// probe runs the command and gives its findings, and whether it ends as if something were wrong.
+func (f *front) probe(secret string) (findings []probe.Finding, bad bool) {
 	f.t.Helper()
 	f.write("web.pem", f.pki.WebRootsPEM())
 	out, err := f.server("probe", "--json", "--secret", secret, "--roots", filepath.Join(f.dir, "web.pem"), "--connect", f.addr, "https://"+site).Output()
@@ -41,10 +41,16 @@ func (f *front) probe(secret string) (findings []probe.Finding, holes bool) {
 	if err != nil && !failed {
 		f.t.Fatal(err)
 	}
-	if json.Unmarshal(out, &findings) != nil || len(findings) < 20 {
+	var report probe.Report
+	if json.Unmarshal(out, &report) != nil || len(report.Findings) < 20 || report.Requests < 500 {
 		f.t.Fatalf("%s\n%v %s", out, err, exit.Stderr)
 	}
-	return findings, failed
+	for _, finding := range report.Findings {
+		if finding.Result == probe.Failed {
+			f.t.Errorf("%+v", finding)
+		}
+	}
+	return report.Findings, failed
 }
 
 // Behind the documentation's samples nothing is found.
@@ -58,7 +64,7 @@ func TestProbeOfSamples(t *testing.T) {
 			}
 			for _, finding := range findings {
 				tickets := p.resumes && strings.HasPrefix(finding.Check, "card after a visit")
-				if finding.Result == probe.Hole && !tickets || strings.HasPrefix(finding.Check, "forged header") && finding.Result != probe.OK {
+				if finding.Result == probe.Hole && !tickets || strings.HasPrefix(finding.Check, "forged ") && finding.Result != probe.OK {
 					t.Errorf("%+v", finding)
 				}
 			}
@@ -91,6 +97,18 @@ func TestProbeOfMistakes(t *testing.T) {
 		{
 			"tickets", nginx, []string{"ssl_session_tickets off", "ssl_session_tickets on"},
 			"card after a visit without, TLS 1.3", probe.Hole, "ssl_session_tickets off",
+		},
+		{
+			"tickets", nginx, []string{"ssl_session_tickets off", "ssl_session_tickets on"},
+			"second visit with a card, TLS 1.3", probe.Weak, "ssl_session_tickets off",
+		},
+		{
+			"Connection", caddy, []string{"request_header -Connection", ""},
+			"headers dropped at a client's wish", probe.Hole, "request_header -Connection",
+		},
+		{
+			"Connection", apache, []string{`RequestHeader edit* Connection`, `#`},
+			"headers dropped at a client's wish", probe.Hole, "RequestHeader edit* Connection",
 		},
 		{
 			"old TLS", nginx, []string{"ssl_protocols       TLSv1.2 TLSv1.3;", "ssl_protocols TLSv1 TLSv1.1 TLSv1.2 TLSv1.3; ssl_ciphers ALL:@SECLEVEL=0;"},
