@@ -24,6 +24,11 @@ const (
 	unlocked
 )
 
+// cardsPage shows the cards; show draws it at each event.
+func (g *GUI) cardsPage() *page {
+	return &page{TabItem: container.NewTabItem(g.texts.pages.cards, container.NewVScroll(g.list))}
+}
+
 // show draws the cards anew. err is why there is nothing to show.
 func (g *GUI) show(cards control.Cards, err error) {
 	g.list.RemoveAll()
@@ -48,6 +53,10 @@ func (g *GUI) show(cards control.Cards, err error) {
 	if err == nil && len(inserted(cards)) == 0 {
 		g.list.Add(wrapped(g.texts.Situation(s)))
 	}
+	if s == attention && g.before != attention {
+		g.app.SendNotification(fyne.NewNotification("Kortti", g.texts.Situation(s)))
+	}
+	g.before = s
 	g.showTray(s, cards)
 }
 
@@ -148,7 +157,11 @@ func (g *GUI) showTray(s situation, cards control.Cards) {
 	}
 	quit := fyne.NewMenuItem(g.texts.Quit, g.app.Quit)
 	quit.IsQuit = true
-	items = append(items, fyne.NewMenuItemSeparator(), fyne.NewMenuItem(g.texts.Show, g.window.Show), quit)
+	items = append(items, fyne.NewMenuItemSeparator())
+	for _, p := range g.all {
+		items = append(items, fyne.NewMenuItem(p.Text, func() { g.open(p) }))
+	}
+	items = append(items, fyne.NewMenuItemSeparator(), quit)
 	g.tray.SetSystemTrayMenu(fyne.NewMenu("Kortti", items...))
 }
 

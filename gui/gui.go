@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,9 +36,22 @@ type Agent interface {
 	ChangePIN(ctx context.Context, sel control.CardSelection) (control.Prompt, error)
 	UnblockPIN(ctx context.Context, sel control.CardSelection) (control.Prompt, error)
 	Lock(ctx context.Context, sel control.CardSelection) error
+	Status(ctx context.Context) (control.Status, error)
+	Hosts(ctx context.Context) ([]control.Host, error)
+	PutHost(ctx context.Context, h control.Host) (control.Host, error)
+	DeleteHost(ctx context.Context, name string) error
+	Why(ctx context.Context, host string) (control.Why, error)
+	Audit(ctx context.Context, limit int) ([]control.AuditRecord, error)
+	Settings(ctx context.Context) (control.Settings, error)
+	PutSettings(ctx context.Context, change control.SettingsChange) (control.Settings, error)
+	TrustStatus(ctx context.Context) (control.TrustStatus, error)
+	ChangeTrust(ctx context.Context, r control.TrustRequest) (control.TrustResult, error)
+	Doctor(ctx context.Context) (control.Doctor, error)
 	Lease(ctx context.Context, prompt string) (string, error)
 	Answer(ctx context.Context, prompt string, a control.Answer) (control.AnswerResult, error)
 }
+
+type eventKind = control.EventKind
 
 // GUI is the running tray app: a window with the cards, a tray icon where the
 // desktop has a tray, and a window for each prompt.
@@ -52,7 +66,10 @@ type GUI struct {
 
 	// What follows is touched on Fyne's call thread only.
 	window  fyne.Window
-	list    *fyne.Container
+	all     []*page
+	tabs    *container.AppTabs
+	list    *fyne.Container // the cards
+	before  situation
 	notice  *widget.Label
 	tray    desktop.App // nil where the driver has none
 	prompts map[string]*promptWindow
@@ -71,8 +88,17 @@ func New(a fyne.App, agent Agent, texts Texts) *GUI {
 	g.notice.Wrapping = fyne.TextWrapWord
 	g.notice.Importance = widget.HighImportance
 	g.window = a.NewWindow("Kortti")
-	g.window.SetContent(container.NewBorder(g.notice, nil, nil, nil, container.NewVScroll(g.list)))
-	g.window.Resize(fyne.NewSize(460, 320))
+	g.all = g.pages()
+	g.tabs = container.NewAppTabs()
+	for _, p := range g.all {
+		g.tabs.Append(p.TabItem)
+	}
+	g.tabs.OnSelected = func(*container.TabItem) {
+		g.say("")
+		g.reload(g.seen())
+	}
+	g.window.SetContent(container.NewBorder(g.notice, nil, nil, nil, g.tabs))
+	g.window.Resize(fyne.NewSize(560, 420))
 	if d, ok := a.(desktop.App); ok {
 		g.tray = d
 		g.window.SetCloseIntercept(g.window.Hide)
@@ -136,6 +162,7 @@ func (g *GUI) followOnce(ctx context.Context) error {
 	if err := g.refresh(ctx); err != nil {
 		return err
 	}
+	g.ui(func() { g.reload(g.seen()) })
 	for {
 		ev, err := stream.Next()
 		if errors.Is(err, io.EOF) {
@@ -158,6 +185,11 @@ func (g *GUI) followOnce(ctx context.Context) error {
 				return err
 			}
 		}
+		g.ui(func() {
+			if p := g.seen(); p != nil && slices.Contains(p.follows, ev.Kind) {
+				g.reload(p)
+			}
+		})
 	}
 }
 

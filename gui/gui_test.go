@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,12 +27,17 @@ const goodPIN = "1234"
 
 // fakeAgent speaks the control API on a real Unix socket, with one card.
 type fakeAgent struct {
-	mu      sync.Mutex
-	cards   control.Cards
-	prompt  *control.Prompt
-	answers []map[string]any // as they came over the wire
-	events  chan control.Event
-	gone    chan struct{} // closed ends the event stream, as when the agent ends
+	mu       sync.Mutex
+	cards    control.Cards
+	prompt   *control.Prompt
+	answers  []map[string]any // as they came over the wire
+	hosts    []control.Host
+	audit    []control.AuditRecord
+	settings control.Settings
+	trust    control.TrustStatus
+	findings []control.Finding
+	events   chan control.Event
+	gone     chan struct{} // closed ends the event stream, as when the agent ends
 }
 
 func newFakeAgent(t *testing.T) (*fakeAgent, *control.Client) {
@@ -96,6 +103,47 @@ func (a *fakeAgent) handler() http.Handler {
 		fmt.Fprint(w, "{}")
 	})
 	mux.HandleFunc("POST /v1/prompts/{id}", a.answer)
+	answerJSON := func(pattern string, answer func(r *http.Request) any) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			_ = json.NewEncoder(w).Encode(answer(r))
+		})
+	}
+	answerJSON("GET /v1/status", func(*http.Request) any {
+		return control.Status{Counters: control.Counters{Signatures: 3, SignaturesAvoided: 120, Requests: 140}}
+	})
+	answerJSON("GET /v1/hosts", func(*http.Request) any { return a.hosts })
+	answerJSON("PUT /v1/hosts/{name}", func(r *http.Request) any {
+		var h control.Host
+		_ = json.NewDecoder(r.Body).Decode(&h)
+		h.Name, h.Managed = r.PathValue("name"), true
+		a.hosts = append(a.hosts, h)
+		return h
+	})
+	answerJSON("DELETE /v1/hosts/{name}", func(r *http.Request) any {
+		a.hosts = slices.DeleteFunc(a.hosts, func(h control.Host) bool { return h.Name == r.PathValue("name") })
+		return struct{}{}
+	})
+	answerJSON("GET /v1/why", func(r *http.Request) any {
+		return control.Why{Host: r.FormValue("host"), Asked: true, Rows: []control.WhyRow{{Subject: "SPECIMEN-KORTTI LIISA ÅKE", Kept: true, Rule: "The host accepts its issuer."}}}
+	})
+	answerJSON("GET /v1/audit", func(*http.Request) any { return a.audit })
+	answerJSON("GET /v1/settings", func(*http.Request) any { return a.settings })
+	answerJSON("PUT /v1/settings", func(r *http.Request) any {
+		var change control.SettingsChange
+		_ = json.NewDecoder(r.Body).Decode(&change)
+		a.settings.IdleLock = *change.IdleLock
+		return a.settings
+	})
+	answerJSON("GET /v1/trust", func(*http.Request) any { return a.trust })
+	answerJSON("POST /v1/trust", func(r *http.Request) any {
+		var q control.TrustRequest
+		_ = json.NewDecoder(r.Body).Decode(&q)
+		a.trust.Stores[0].Roots[0].State = map[string]control.TrustState{control.TrustInstall: control.TrustTrusted, control.TrustUninstall: control.TrustMissing}[q.Action]
+		return control.TrustResult{Restart: []string{"Firefox"}}
+	})
+	answerJSON("GET /v1/doctor", func(*http.Request) any { return control.Doctor{Findings: a.findings} })
 	return mux
 }
 
@@ -437,6 +485,16 @@ func TestTextsAreWhole(t *testing.T) {
 		for i, s := range texts.situations {
 			if s == "" {
 				t.Errorf("%s: situation %d has no text", locale, i)
+			}
+		}
+		for decision := range englishPages().decisions {
+			if texts.pages.decisions[decision] == "" {
+				t.Errorf("%s: the decision %s has no text", locale, decision)
+			}
+		}
+		for i, field := range reflect.VisibleFields(reflect.TypeFor[pageTexts]()) {
+			if reflect.ValueOf(texts.pages).Field(i).IsZero() {
+				t.Errorf("%s: %s has no text", locale, field.Name)
 			}
 		}
 		for code := range english().errs {

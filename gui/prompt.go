@@ -80,6 +80,11 @@ func (w *promptWindow) content() fyne.CanvasObject {
 		m.Importance = widget.DangerImportance
 		rows = append([]fyne.CanvasObject{m}, rows...)
 	}
+	if w.prompt.CountLow && !w.prompt.FinalTry {
+		low := wrapped(t.countLow)
+		low.Importance = widget.WarningImportance
+		rows = append(rows, low)
+	}
 	cancel := widget.NewButton(t.Cancel, w.cancel)
 	w.ok = widget.NewButton(t.OK, nil)
 	w.ok.Importance = widget.HighImportance
@@ -98,7 +103,9 @@ func (w *promptWindow) content() fyne.CanvasObject {
 		w.ok.Disable()
 	}
 	buttons := container.NewHBox(cancel, w.ok)
-	return container.NewPadded(container.NewVBox(append(rows, container.NewBorder(nil, nil, nil, buttons))...))
+	until := widget.NewLabel(t.Until(w.prompt))
+	until.Importance = widget.LowImportance
+	return container.NewPadded(container.NewVBox(append(rows, container.NewBorder(nil, nil, until, buttons))...))
 }
 
 func (w *promptWindow) pinRows() (rows []fyne.CanvasObject) {

@@ -12,11 +12,11 @@ import (
 // Texts are the words of one language. docs/glossary.md says which word stands
 // for what.
 type Texts struct {
-	Unlock, Lock, Show, Quit, OK, Cancel, Allow, Deny string
-	Remember, FinalTry, PinPad, NoLogin               string
-	ChangePIN, UnblockPIN                             string
-	OldPIN, PUK, NewPIN, NewPINAgain                  string // what is typed into a field
-	FinalPUK, PinPadNew                               string
+	Unlock, Lock, Quit, OK, Cancel, Allow, Deny string
+	Remember, FinalTry, PinPad, NoLogin         string
+	ChangePIN, UnblockPIN                       string
+	OldPIN, PUK, NewPIN, NewPINAgain            string // what is typed into a field
+	FinalPUK, PinPadNew                         string
 
 	unlock, consent, choose                   string // titles
 	askPIN, askPINFor, askConsent, askChoice  string
@@ -28,6 +28,8 @@ type Texts struct {
 	situations                                [unlocked + 1]string
 	errs                                      map[string]string // by code; others come from the agent
 	notes                                     map[control.ProgramNote]string
+	until                                     string // when a prompt ends
+	pages                                     pageTexts
 }
 
 // TextsFor returns the texts for a locale such as "fi_FI.UTF-8"; English where
@@ -121,6 +123,14 @@ func (t Texts) Question(p control.Prompt) string {
 // Note is what the person should know of the program of a prompt, "" for nothing.
 func (t Texts) Note(p control.Prompt) string { return t.notes[p.ProgramNote] }
 
+// Until says when a prompt ends, "" for one that does not.
+func (t Texts) Until(p control.Prompt) string {
+	if p.Expires.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf(t.until, p.Expires.Local().Format(time.TimeOnly))
+}
+
 // Error says what went wrong and what to do.
 func (t Texts) Error(err error) string {
 	var ce *control.Error
@@ -135,7 +145,8 @@ func (t Texts) Error(err error) string {
 
 func english() Texts {
 	return Texts{
-		Unlock: "Unlock", Lock: "Lock", Show: "Show Kortti", Quit: "Quit", OK: "OK", Cancel: "Cancel",
+		pages: englishPages(), until: "Answer before %s.",
+		Unlock: "Unlock", Lock: "Lock", Quit: "Quit", OK: "OK", Cancel: "Cancel",
 		Allow: "Allow", Deny: "Deny", Remember: "Remember this",
 		FinalTry:  "I know that this is the last try: a wrong PIN locks the card",
 		PinPad:    "Press OK, then enter the PIN on the card reader.",
@@ -183,7 +194,8 @@ func english() Texts {
 
 func finnish() Texts {
 	return Texts{
-		Unlock: "Avaa", Lock: "Lukitse", Show: "Näytä Kortti", Quit: "Lopeta", OK: "OK", Cancel: "Peruuta",
+		pages: finnishPages(), until: "Vastaa ennen kello %s.",
+		Unlock: "Avaa", Lock: "Lukitse", Quit: "Lopeta", OK: "OK", Cancel: "Peruuta",
 		Allow: "Salli", Deny: "Estä", Remember: "Muista tämä",
 		FinalTry:  "Tiedän, että tämä on viimeinen yritys: väärä tunnusluku lukitsee kortin",
 		PinPad:    "Paina OK ja anna tunnusluku kortinlukijalla.",
@@ -231,7 +243,8 @@ func finnish() Texts {
 
 func swedish() Texts {
 	return Texts{
-		Unlock: "Lås upp", Lock: "Lås", Show: "Visa Kortti", Quit: "Avsluta", OK: "OK", Cancel: "Avbryt",
+		pages: swedishPages(), until: "Svara före kl. %s.",
+		Unlock: "Lås upp", Lock: "Lås", Quit: "Avsluta", OK: "OK", Cancel: "Avbryt",
 		Allow: "Tillåt", Deny: "Neka", Remember: "Kom ihåg detta",
 		FinalTry:  "Jag vet att detta är sista försöket: fel PIN-kod låser kortet",
 		PinPad:    "Tryck på OK och ange PIN-koden på kortläsaren.",
