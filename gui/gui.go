@@ -6,7 +6,7 @@
 // its tests run without a display. The command passes the fyne.App in:
 //
 //	a := app.NewWithID(gui.ID)
-//	gui.New(a, control.New(socket), gui.TextsFor("fi")).Run(ctx)
+//	gui.New(a, control.New(socket), nil, gui.TextsFor("fi")).Run(ctx)
 package gui
 
 import (
@@ -56,9 +56,10 @@ type eventKind = control.EventKind
 // GUI is the running tray app: a window with the cards, a tray icon where the
 // desktop has a tray, and a window for each prompt.
 type GUI struct {
-	app   fyne.App
-	agent Agent
-	texts Texts
+	app        fyne.App
+	agent      Agent
+	startAgent func() error
+	texts      Texts
 
 	ctx  context.Context // ends the calls to the agent
 	work sync.WaitGroup  // those calls, which must not block the window
@@ -70,15 +71,17 @@ type GUI struct {
 	tabs    *container.AppTabs
 	list    *fyne.Container // the cards
 	before  situation
+	content *fyne.Container
 	notice  *widget.Label
 	tray    desktop.App // nil where the driver has none
 	prompts map[string]*promptWindow
 }
 
-// New builds the window and the tray. It starts nothing; Run does.
-func New(a fyne.App, agent Agent, texts Texts) *GUI {
+// New builds the window and the tray. It starts nothing; Run does. startAgent, if
+// it is not nil, is called when no agent runs, once each time that one has gone.
+func New(a fyne.App, agent Agent, startAgent func() error, texts Texts) *GUI {
 	g := &GUI{
-		app: a, agent: agent, texts: texts,
+		app: a, agent: agent, startAgent: startAgent, texts: texts,
 		ctx:     context.Background(),
 		ui:      fyne.Do,
 		list:    container.NewVBox(),
@@ -97,7 +100,8 @@ func New(a fyne.App, agent Agent, texts Texts) *GUI {
 		g.say("")
 		g.reload(g.seen())
 	}
-	g.window.SetContent(container.NewBorder(g.notice, nil, nil, nil, g.tabs))
+	g.content = container.NewBorder(g.notice, nil, nil, nil, g.tabs)
+	g.window.SetContent(g.content)
 	g.window.Resize(fyne.NewSize(560, 420))
 	if d, ok := a.(desktop.App); ok {
 		g.tray = d
@@ -140,8 +144,16 @@ const retry = time.Second
 // follow keeps the window true: it reads the agent's events, and looks for the
 // agent again when it has gone.
 func (g *GUI) follow(ctx context.Context) {
+	started := false // since an agent was last heard
 	for ctx.Err() == nil {
-		err := g.followOnce(ctx)
+		heard, err := g.followOnce(ctx)
+		started = started && !heard
+		if g.startAgent != nil && !started && ctx.Err() == nil && errors.Is(err, control.ErrNotRunning) {
+			started = true
+			if failed := g.startAgent(); failed != nil {
+				err = failed
+			}
+		}
 		g.ui(func() {
 			g.closePrompts()
 			g.show(control.Cards{}, err)
@@ -153,23 +165,24 @@ func (g *GUI) follow(ctx context.Context) {
 	}
 }
 
-func (g *GUI) followOnce(ctx context.Context) error {
+// followOnce follows the agent until it has gone; heard tells that there was one.
+func (g *GUI) followOnce(ctx context.Context) (heard bool, err error) {
 	stream, err := g.agent.Events(ctx, true)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer stream.Close()
 	if err := g.refresh(ctx); err != nil {
-		return err
+		return true, err
 	}
 	g.ui(func() { g.reload(g.seen()) })
 	for {
 		ev, err := stream.Next()
 		if errors.Is(err, io.EOF) {
-			return control.ErrNotRunning
+			return true, control.ErrNotRunning
 		}
 		if err != nil {
-			return err
+			return true, err
 		}
 		switch ev.Kind {
 		case control.EventPrompt:
@@ -182,7 +195,7 @@ func (g *GUI) followOnce(ctx context.Context) error {
 			}
 		case control.EventCard, control.EventLock:
 			if err := g.refresh(ctx); err != nil {
-				return err
+				return true, err
 			}
 		}
 		g.ui(func() {
@@ -219,5 +232,8 @@ func (g *GUI) say(message string) {
 		g.notice.Hide()
 	} else {
 		g.notice.Show()
+	}
+	if g.content != nil { // the first time comes before the window has one
+		g.content.Refresh() // its place comes and goes
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -204,7 +205,7 @@ type harness struct {
 
 func run(t *testing.T, agent Agent, texts Texts) *harness {
 	t.Helper()
-	h := &harness{GUI: New(test.NewTempApp(t), agent, texts), t: t, queue: make(chan func(), 64)}
+	h := &harness{GUI: New(test.NewTempApp(t), agent, nil, texts), t: t, queue: make(chan func(), 64)}
 	h.ui = func(f func()) { h.queue <- f }
 	stop := h.start(context.Background())
 	t.Cleanup(stop)
@@ -431,6 +432,43 @@ func TestAgentGoesAndComesBack(t *testing.T) {
 	if len(h.prompts) != 0 {
 		t.Error("a prompt stays open without an agent")
 	}
+}
+
+// An agent that does not run is started, once; one that has been heard meanwhile
+// and goes is started again.
+func TestAgentIsStarted(t *testing.T) {
+	fake, client := newFakeAgent(t)
+	agent := &absentAgent{Agent: client}
+	agent.absent.Store(true)
+	starts := make(chan struct{}, 8)
+	h := &harness{t: t, queue: make(chan func(), 64)}
+	h.GUI = New(test.NewTempApp(t), agent, func() error { starts <- struct{}{}; return nil }, TextsFor("en"))
+	h.ui = func(f func()) { h.queue <- f }
+	t.Cleanup(h.start(context.Background()))
+	h.until("it is looked for three times", func() bool { return agent.asked.Load() >= 3 })
+	if len(starts) != 1 {
+		t.Errorf("started %d times", len(starts))
+	}
+	agent.absent.Store(false)
+	h.until("the card is shown", h.showing("SPECIMEN-KORTTI"))
+	agent.absent.Store(true)
+	close(fake.gone)
+	h.until("it is started again after it has gone", func() bool { return len(starts) == 2 })
+}
+
+// absentAgent does not run for a while.
+type absentAgent struct {
+	Agent
+	asked  atomic.Int32
+	absent atomic.Bool
+}
+
+func (a *absentAgent) Events(ctx context.Context, prompts bool) (*control.Stream, error) {
+	a.asked.Add(1)
+	if a.absent.Load() {
+		return nil, control.ErrNotRunning
+	}
+	return a.Agent.Events(ctx, prompts)
 }
 
 func TestSituations(t *testing.T) {

@@ -1,7 +1,10 @@
 package gui
 
 import (
+	"image/color"
+
 	"fyne.io/fyne/v2"
+	"fyne.io/fyne/v2/canvas"
 	"fyne.io/fyne/v2/widget"
 )
 
@@ -18,6 +21,7 @@ type pinEntry struct {
 func newPINEntry(submit, escape func()) *pinEntry {
 	e := &pinEntry{escape: escape}
 	e.Password = true
+	e.ActionItem = canvas.NewRectangle(color.Transparent) // in place of Fyne's eye, which would show the PIN
 	e.OnSubmitted = func(string) { submit() }
 	e.ExtendBaseWidget(e)
 	return e

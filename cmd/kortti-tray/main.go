@@ -31,17 +31,19 @@ func run(socket string) error {
 	if runtime.GOOS == "linux" && os.Getenv("DISPLAY") == "" {
 		return fmt.Errorf("there is no display (DISPLAY is not set); start it in a desktop session, or answer on a terminal with: kortti prompt")
 	}
+	var startAgent func() error // one that somebody else has named is somebody else's to start
 	if socket == "" {
 		var err error
 		if socket, err = control.DefaultSocket(); err != nil {
 			return err
 		}
+		startAgent = start
 	}
 	client := control.New(socket)
 	defer client.Close()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	gui.New(app.NewWithID(gui.ID), client, gui.TextsFor(locale())).Run(ctx)
+	gui.New(app.NewWithID(gui.ID), client, startAgent, gui.TextsFor(locale())).Run(ctx)
 	return nil
 }
 
