@@ -144,6 +144,15 @@ func (g *GUI) showTray(s situation, cards control.Cards) {
 	if g.tray == nil {
 		return
 	}
+	defer func() {
+		// Fyne panics when the desktop's D-Bus has gone, and never looks for it
+		// again. The window does without.
+		if lost := recover(); lost != nil {
+			g.tray = nil
+			g.window.SetCloseIntercept(nil)
+			g.window.Show()
+		}
+	}()
 	g.tray.SetSystemTrayIcon(icon(s))
 	items := []*fyne.MenuItem{{Label: g.texts.Situation(s), Disabled: true}}
 	for _, c := range inserted(cards) {
@@ -162,7 +171,10 @@ func (g *GUI) showTray(s situation, cards control.Cards) {
 		items = append(items, fyne.NewMenuItem(p.Text, func() { g.open(p) }))
 	}
 	items = append(items, fyne.NewMenuItemSeparator(), quit)
-	g.tray.SetSystemTrayMenu(fyne.NewMenu("Kortti", items...))
+	// One menu for all time: once the tray is there Fyne shows the first one that
+	// it was given, also when it has been given others meanwhile.
+	g.menu.Items = items
+	g.tray.SetSystemTrayMenu(g.menu)
 }
 
 func wrapped(text string) *widget.Label {

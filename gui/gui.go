@@ -74,6 +74,7 @@ type GUI struct {
 	content *fyne.Container
 	notice  *widget.Label
 	tray    desktop.App // nil where the driver has none
+	menu    *fyne.Menu  // its
 	prompts map[string]*promptWindow
 }
 
@@ -87,6 +88,7 @@ func New(a fyne.App, agent Agent, startAgent func() error, texts Texts) *GUI {
 		list:    container.NewVBox(),
 		notice:  widget.NewLabel(""),
 		prompts: map[string]*promptWindow{},
+		menu:    fyne.NewMenu("Kortti"),
 	}
 	g.notice.Wrapping = fyne.TextWrapWord
 	g.notice.Importance = widget.HighImportance
@@ -153,6 +155,9 @@ func (g *GUI) follow(ctx context.Context) {
 			if failed := g.startAgent(); failed != nil {
 				err = failed
 			}
+		}
+		if ctx.Err() != nil {
+			return // nothing is left to draw on
 		}
 		g.ui(func() {
 			g.closePrompts()

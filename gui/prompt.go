@@ -37,8 +37,9 @@ func (g *GUI) openPrompt(p control.Prompt) {
 	content := w.content()
 	w.window.SetContent(content)
 	w.window.SetCloseIntercept(w.cancel)
-	w.window.Resize(fyne.NewSize(420, 160)) // so wide that the text knows its lines
-	w.window.Resize(content.MinSize().Max(fyne.NewSize(420, 160)))
+	w.window.Resize(fyne.NewSize(420, 160)) // so wide that the text knows its lines,
+	content.Refresh()                       // and what is below it its place
+	w.window.Resize(fyne.NewSize(420, max(160, content.MinSize().Height)))
 	w.window.CenterOnScreen()
 	if d, ok := w.window.(desktop.Window); ok {
 		d.RequestAlwaysOnTop()

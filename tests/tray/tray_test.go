@@ -108,6 +108,27 @@ func (a *agent) state() control.State {
 	return s.Cards[0].State
 }
 
+// label is the card's, as menus show it.
+func (a *agent) label() string {
+	a.t.Helper()
+	s, err := a.client.Status(context.Background())
+	if err != nil || len(s.Cards) != 1 {
+		a.t.Fatalf("%+v, %v", s.Cards, err)
+	}
+	return s.Cards[0].Label
+}
+
+// pull takes the card out of its reader, insert puts it back.
+func (a *agent) pull()   { a.t.Helper(); a.testcard("pull") }
+func (a *agent) insert() { a.t.Helper(); a.testcard("insert") }
+
+func (a *agent) testcard(what string) {
+	a.t.Helper()
+	if out, err := exec.Command(programs.Path("kortti"), "testcard", what, "--dir", a.dir+"/cards").CombinedOutput(); err != nil {
+		a.t.Fatalf("%v: %s", err, out)
+	}
+}
+
 // count is one of the shim's counters.
 func (a *agent) count(name string) uint64 {
 	a.t.Helper()
