@@ -14,13 +14,13 @@ export GORACE := atexit_sleep_ms=0
 CARD   := ./card/... ./softhsm/... ./fineid/... ./tlsclient/... ./tests/virtualcard/... ./tests/cards/...
 PROXY  := ./agent/... ./cmd/kortti/... ./tests/demo/... ./tests/upstreams/...
 SERVER := ./server/... ./cmd/kortti-server/... ./examples/... ./tests/server/...
-GUI    := ./gui/... ./cmd/kortti-tray/... ./tests/tray/...
+GUI    := ./gui/... ./cmd/kortti-tray/... ./tests/tray/... ./tests/packaging/...
 # These run one after the other: each fills the machine by itself.
 ALONE  := ./tests/load/... ./tests/browsers/...
 HOUSE  := ./tests/house/... ./tests/rootfs/... ./tests/pcscd/...
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build man tray test test-card test-proxy test-server test-gui lint fuzz bench soak clean check-go packages-demo packages-test
+.PHONY: help demo build man tray install uninstall test test-card test-proxy test-server test-gui lint fuzz bench soak clean check-go packages-demo packages-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,12 @@ soak: check-go packages-test ## the long runs: everything ten times, ten minutes
 	KORTTI_CYCLES=143 $(GO) test -race -timeout 60m -run TestCycles ./tests/cards
 	KORTTI_DIFFERENTIAL=100000 $(GO) test -timeout 60m -run TestOpenSSL ./server/verify
 	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=600
+
+install: build man tray ## programs, manual pages, completions, icon and autostart of the tray, for you alone (PREFIX, DESTDIR)
+	@sh packaging/install.sh install
+
+uninstall: ## remove what install has put there
+	@sh packaging/install.sh uninstall
 
 clean: ## remove what was built here
 	rm -rf bin

@@ -90,6 +90,7 @@ func New(a fyne.App, agent Agent, startAgent func() error, texts Texts) *GUI {
 		prompts: map[string]*promptWindow{},
 		menu:    fyne.NewMenu("Kortti"),
 	}
+	a.SetIcon(icon(ready)) // of the windows
 	g.notice.Wrapping = fyne.TextWrapWord
 	g.notice.Importance = widget.HighImportance
 	g.window = a.NewWindow("Kortti")

@@ -105,7 +105,6 @@ func (w *promptWindow) content() fyne.CanvasObject {
 	}
 	buttons := container.NewHBox(cancel, w.ok)
 	until := widget.NewLabel(t.Until(w.prompt))
-	until.Importance = widget.LowImportance
 	return container.NewPadded(container.NewVBox(append(rows, container.NewBorder(nil, nil, until, buttons))...))
 }
 

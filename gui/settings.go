@@ -27,6 +27,10 @@ func (g *GUI) settingsPage() *page {
 		if err != nil {
 			return nil, err
 		}
+		status, err := g.agent.Status(ctx)
+		if err != nil {
+			return nil, err
+		}
 		trust, err := g.agent.TrustStatus(ctx)
 		return func() {
 			body.RemoveAll()
@@ -34,7 +38,7 @@ func (g *GUI) settingsPage() *page {
 			body.Add(widget.NewSeparator())
 			body.Add(g.trust(p, trust))
 			body.Add(widget.NewSeparator())
-			body.Add(wrapped(fmt.Sprintf(t.proxyIs, settings.Proxy)))
+			body.Add(wrapped(fmt.Sprintf(t.proxyIs, status.Proxy)))
 			body.Add(wrapped(fmt.Sprintf(t.fileIs, settings.ConfigFile)))
 		}, err
 	}
