@@ -390,6 +390,21 @@ func TestEscapeCancels(t *testing.T) {
 	}
 }
 
+// Escape ends a question without a field too, and Enter answers none by chance.
+func TestKeysOfConsent(t *testing.T) {
+	agent, client := newFakeAgent(t)
+	h := run(t, client, TextsFor("en"))
+	agent.raise(control.Prompt{ID: "p1", Kind: control.PromptConsent, Program: "/usr/bin/curl", Host: "asiointi.example.fi"})
+	w := h.prompted()
+	typed := w.window.Canvas().OnTypedKey()
+	typed(&fyne.KeyEvent{Name: fyne.KeyReturn})
+	typed(&fyne.KeyEvent{Name: fyne.KeyEscape})
+	h.until("the answer is there", func() bool { return len(agent.answered()) == 1 })
+	if got := agent.answered()[0]; got["cancel"] != true || got["allow"] != nil {
+		t.Errorf("%v", got)
+	}
+}
+
 func TestConsentAndChoice(t *testing.T) {
 	agent, client := newFakeAgent(t)
 	h := run(t, client, TextsFor("en"))

@@ -37,6 +37,13 @@ func (g *GUI) openPrompt(p control.Prompt) {
 	content := w.content()
 	w.window.SetContent(content)
 	w.window.SetCloseIntercept(w.cancel)
+	// Where no field has the keys. Enter answers no question: a window that comes
+	// up while somebody types must not take what was meant for another.
+	w.window.Canvas().SetOnTypedKey(func(k *fyne.KeyEvent) {
+		if k.Name == fyne.KeyEscape {
+			w.cancel()
+		}
+	})
 	w.window.Resize(fyne.NewSize(420, 160)) // so wide that the text knows its lines,
 	content.Refresh()                       // and what is below it its place
 	w.window.Resize(fyne.NewSize(420, max(160, content.MinSize().Height)))

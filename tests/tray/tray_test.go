@@ -23,9 +23,7 @@ const testPIN = "1234"
 func TestTrayAsksForThePIN(t *testing.T) {
 	d := newDisplay(t)
 	a := newAgent(t)
-	tray := exec.Command(programs.Path("kortti-tray"), "--socket", a.socket)
-	tray.Env = append(os.Environ(), "DISPLAY="+d.name, "LC_ALL=en_GB.UTF-8", "DBUS_SESSION_BUS_ADDRESS=unix:path=/nonexistent", "HOME="+t.TempDir())
-	d.background(tray)
+	a.tray(d, "unix:path=/nonexistent") // without a desktop's D-Bus
 	d.window("Kortti")
 	programs.Until(t, "the tray has said that it answers prompts", func() bool {
 		_, err := a.client.Unlock(t.Context(), control.CardSelection{})
@@ -64,7 +62,8 @@ type agent struct {
 	client *control.Client
 }
 
-func newAgent(t *testing.T) *agent {
+// newAgent starts one, with more settings than the card's.
+func newAgent(t *testing.T, settings ...string) *agent {
 	t.Helper()
 	a := &agent{t: t, dir: t.TempDir()}
 	a.socket = filepath.Join(a.dir, "agent.sock")
@@ -76,7 +75,7 @@ func newAgent(t *testing.T) *agent {
 	if err := json.Unmarshal(out, &made); err != nil {
 		t.Fatal(err)
 	}
-	config := fmt.Sprintf("[card]\nmodules = [%q]\n[proxy]\nlisten = \"127.0.0.1:0\"\n[control]\nsocket = %q\n", made.Module, a.socket)
+	config := fmt.Sprintf("[card]\nmodules = [%q]\n[proxy]\nlisten = \"127.0.0.1:0\"\n[control]\nsocket = %q\n", made.Module, a.socket) + strings.Join(settings, "")
 	file := filepath.Join(a.dir, "kortti.toml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
@@ -97,6 +96,15 @@ func newAgent(t *testing.T) *agent {
 	})
 	programs.Until(t, "the agent sees the card", func() bool { return a.state() == control.Locked })
 	return a
+}
+
+// tray starts the tray app of this agent's, in English, until the test ends.
+func (a *agent) tray(d *display, bus string) *exec.Cmd {
+	a.t.Helper()
+	tray := exec.Command(programs.Path("kortti-tray"), "--socket", a.socket)
+	tray.Env = append(os.Environ(), "DISPLAY="+d.name, "LC_ALL=en_GB.UTF-8", "DBUS_SESSION_BUS_ADDRESS="+bus, "HOME="+a.t.TempDir())
+	d.background(tray)
+	return tray
 }
 
 // state is the card's state; "" where there is none or no agent.

@@ -80,10 +80,21 @@ func (d *display) do(name string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// window waits until a visible window has this title and returns its number.
-func (d *display) window(title string) string {
+// window waits until a visible window has this title and returns its number. A
+// search fails, too, when another window goes while it looks.
+func (d *display) window(title string) (number string) {
 	d.t.Helper()
-	return d.do("timeout", "20", "xdotool", "search", "--sync", "--onlyvisible", "--limit", "1", "--name", "^"+title+"$")
+	for deadline := time.Now().Add(20 * time.Second); number == ""; {
+		out, err := d.command("xdotool", "search", "--onlyvisible", "--limit", "1", "--name", "^"+title+"$").Output()
+		if err == nil {
+			number = strings.TrimSpace(string(out))
+		}
+		if time.Now().After(deadline) {
+			d.screenshot("failed")
+			d.t.Fatalf("no window %q came", title)
+		}
+	}
+	return number
 }
 
 // untilGone waits until no visible window has this title.
