@@ -4,10 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"image/png"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -301,11 +299,11 @@ func TestShowsTheCardAndUnlocksIt(t *testing.T) {
 	if !h.showing("Kortti TEST Citizen Certificates - G1E · valid until 2030-01-02")() {
 		t.Errorf("the certificate is not described:\n%s", strings.Join(shown(h.window.Content()), "\n"))
 	}
-	screenshot(t, h.window, "card")
+	approved(t, h.window, "card")
 	test.Tap(button(t, h.window.Content(), "Unlock"))
 	w := h.prompted()
 	test.Type(w.pin, "12 34") // a space is no part of a PIN
-	screenshot(t, w.window, "pin")
+	approved(t, w.window, "pin")
 	test.Tap(w.ok)
 	h.until("the card is unlocked", h.showing("Unlocked: programs can log in with it."))
 	if got := agent.answered(); len(got) != 1 || got[0]["pin"] != goodPIN || got[0]["lease_token"] != "lease-1" {
@@ -354,7 +352,7 @@ func TestFinalTryNeedsConfirmation(t *testing.T) {
 	h := run(t, client, TextsFor("sv"))
 	agent.raise(control.Prompt{ID: "p1", Kind: control.PromptPIN, CardLabel: "HENKILOKORTTI", Host: "tjanst.example.fi", FinalTry: true, MinPIN: 4})
 	w := h.prompted()
-	screenshot(t, w.window, "final-try-sv")
+	approved(t, w.window, "final-try-sv")
 	test.Type(w.pin, goodPIN)
 	if !w.ok.Disabled() {
 		t.Fatal("the final try can be sent without confirmation")
@@ -410,6 +408,7 @@ func TestConsentAndChoice(t *testing.T) {
 	h := run(t, client, TextsFor("en"))
 	agent.raise(control.Prompt{ID: "p1", Kind: control.PromptConsent, Program: "/usr/bin/curl", Name: "LIISA", Host: "asiointi.example.fi"})
 	w := h.prompted()
+	approved(t, w.window, "consent")
 	if q := strings.Join(shown(w.window.Content()), "\n"); !strings.Contains(q, "/usr/bin/curl wants to use the card of LIISA to log in to asiointi.example.fi.") {
 		t.Errorf("the question does not say who asks for what:\n%s", q)
 	}
@@ -422,6 +421,7 @@ func TestConsentAndChoice(t *testing.T) {
 	two := []control.Certificate{{SHA256: strings.Repeat("01", 32), Name: "A"}, {SHA256: strings.Repeat("02", 32), Name: "B"}}
 	agent.raise(control.Prompt{ID: "p2", Kind: control.PromptCertificate, Host: "asiointi.example.fi", Candidates: two})
 	w = h.prompted()
+	approved(t, w.window, "choice")
 	if !w.ok.Disabled() {
 		t.Error("nothing is chosen, yet it can be sent")
 	}
@@ -444,6 +444,7 @@ func TestAgentGoesAndComesBack(t *testing.T) {
 	agent.mu.Unlock()
 	close(gone)
 	h.until("it says that the agent is gone", h.showing("The agent is not running."))
+	approved(t, h.window, "no-agent")
 	if len(h.prompts) != 0 {
 		t.Error("a prompt stays open without an agent")
 	}
@@ -555,22 +556,5 @@ func TestTextsAreWhole(t *testing.T) {
 				t.Errorf("%s: the error %s has no text", locale, code)
 			}
 		}
-	}
-}
-
-// screenshot keeps a picture when KORTTI_SCREENSHOTS names a folder.
-func screenshot(t *testing.T, w fyne.Window, name string) {
-	t.Helper()
-	dir := os.Getenv("KORTTI_SCREENSHOTS")
-	if dir == "" {
-		return
-	}
-	f, err := os.Create(filepath.Join(dir, name+".png"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := png.Encode(f, w.Canvas().Capture()); err != nil {
-		t.Fatal(err)
 	}
 }

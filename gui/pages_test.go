@@ -65,7 +65,7 @@ func TestHosts(t *testing.T) {
 	test.Type(field, " https://Asiointi.Example.fi:8443/login?next=/ ")
 	field.OnSubmitted("")
 	h.until("the host is added", h.showing("asiointi.example.fi:8443"))
-	screenshot(t, h.window, "hosts")
+	approved(t, h.window, "hosts")
 	if !h.showing("then start them again")() || field.Text != "" {
 		t.Error("it is not said what comes next")
 	}
@@ -110,7 +110,7 @@ func FuzzHostOf(f *testing.F) {
 
 func TestActivityIsLive(t *testing.T) {
 	agent, client := newFakeAgent(t)
-	at := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	at := time.Date(2026, 11, 24, 12, 0, 0, 0, time.Local)
 	agent.audit = []control.AuditRecord{
 		{Time: at, Decision: "consent", Host: "asiointi.example.fi", Program: "/usr/bin/curl"},
 		{Time: at.Add(time.Second), Decision: "signature", Host: "asiointi.example.fi"},
@@ -126,7 +126,7 @@ func TestActivityIsLive(t *testing.T) {
 	if !strings.Contains(text, "Underskrifter: 3 · undvikna: 120 · förfrågningar: 140") {
 		t.Errorf("no counters:\n%s", text)
 	}
-	screenshot(t, h.window, "activity-sv")
+	approved(t, h.window, "activity-sv")
 	agent.mu.Lock()
 	agent.audit = append(agent.audit, control.AuditRecord{Time: at.Add(time.Minute), Decision: "new-kind", Host: "toinen.example.fi"})
 	agent.mu.Unlock()
@@ -145,7 +145,7 @@ func TestSettings(t *testing.T) {
 	h.until("the card is shown", h.showing("SPECIMEN-KORTTI"))
 	h.visit("Asetukset")
 	h.until("the store is shown", h.showing("Firefox: luottaa palveluihin 0/1"))
-	screenshot(t, h.window, "settings-fi")
+	approved(t, h.window, "settings-fi")
 	test.Tap(button(t, h.window.Content(), "Luota kaikissa selaimissa"))
 	h.until("the root is installed", h.showing("Firefox: luottaa kaikkiin palveluihin"))
 	if !h.showing("Käynnistä uudelleen: Firefox.")() {
@@ -193,7 +193,7 @@ func TestHealth(t *testing.T) {
 	h.until("the card is shown", h.showing("SPECIMEN-KORTTI"))
 	h.visit("Problems")
 	h.until("the finding is shown", h.showing("Install Atostek ID."))
-	screenshot(t, h.window, "health")
+	approved(t, h.window, "health")
 	if h.showing("pcscd runs")() {
 		t.Error("what is well is among the problems")
 	}
@@ -223,12 +223,12 @@ func TestNotification(t *testing.T) {
 func TestPromptSaysUntilWhen(t *testing.T) {
 	agent, client := newFakeAgent(t)
 	h := run(t, client, TextsFor("en"))
-	ends := time.Now().Add(time.Minute)
+	ends := time.Date(2030, 1, 2, 12, 0, 0, 0, time.Local)
 	agent.raise(control.Prompt{ID: "p1", Kind: control.PromptPIN, CardLabel: "HENKILOKORTTI", CountLow: true, Expires: ends})
 	w := h.prompted()
 	text := strings.Join(shown(w.window.Content()), "\n")
 	if !strings.Contains(text, "Answer before "+ends.Local().Format(time.TimeOnly)) || !strings.Contains(text, "few tries are left") {
 		t.Errorf("%s", text)
 	}
-	screenshot(t, w.window, "pin-count-low")
+	approved(t, w.window, "pin-count-low")
 }

@@ -147,8 +147,10 @@ func (w *promptWindow) finalRows(text string) []fyne.CanvasObject {
 	if !w.prompt.FinalTry {
 		return nil
 	}
-	w.final = widget.NewCheck(text, func(bool) { w.enable() })
-	return []fyne.CanvasObject{w.final}
+	warning := wrapped(text)
+	warning.Importance = widget.DangerImportance
+	w.final = widget.NewCheck(w.gui.texts.know, func(bool) { w.enable() }) // one that cannot be wrapped
+	return []fyne.CanvasObject{warning, w.final}
 }
 
 // pad lets the person say that they are ready to type on the reader.

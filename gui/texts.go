@@ -29,6 +29,7 @@ type Texts struct {
 	errs                                      map[string]string // by code; others come from the agent
 	notes                                     map[control.ProgramNote]string
 	until                                     string // when a prompt ends
+	know                                      string // confirms the final try
 	pages                                     pageTexts
 }
 
@@ -145,15 +146,15 @@ func (t Texts) Error(err error) string {
 
 func english() Texts {
 	return Texts{
-		pages: englishPages(), until: "Answer before %s.",
+		pages: englishPages(), until: "Answer before %s.", know: "I know, try it",
 		Unlock: "Unlock", Lock: "Lock", Quit: "Quit", OK: "OK", Cancel: "Cancel",
 		Allow: "Allow", Deny: "Deny", Remember: "Remember this",
-		FinalTry:  "I know that this is the last try: a wrong PIN locks the card",
+		FinalTry:  "This is the last try: a wrong PIN locks the card.",
 		PinPad:    "Press OK, then enter the PIN on the card reader.",
 		NoLogin:   "No certificate on this card can log in.",
 		ChangePIN: "Change the PIN", UnblockPIN: "Unblock the PIN",
 		OldPIN: "Old PIN", PUK: "PUK", NewPIN: "New PIN", NewPINAgain: "New PIN again",
-		FinalPUK:   "I know that this may be the last try: a wrong PUK makes the card useless",
+		FinalPUK:   "This may be the last try: a wrong PUK makes the card useless.",
 		PinPadNew:  "Press OK, then enter the codes on the card reader: the old PIN or the PUK, and the new PIN twice.",
 		askNewPIN:  "Choose a new PIN for logging in (PIN1) with the card of %s. The PIN for signatures stays as it is.",
 		askPUK:     "Enter the PUK of the card of %s and choose a new PIN for logging in (PIN1).",
@@ -194,15 +195,15 @@ func english() Texts {
 
 func finnish() Texts {
 	return Texts{
-		pages: finnishPages(), until: "Vastaa ennen kello %s.",
+		pages: finnishPages(), until: "Vastaa ennen kello %s.", know: "Tiedän, yritä silti",
 		Unlock: "Avaa", Lock: "Lukitse", Quit: "Lopeta", OK: "OK", Cancel: "Peruuta",
 		Allow: "Salli", Deny: "Estä", Remember: "Muista tämä",
-		FinalTry:  "Tiedän, että tämä on viimeinen yritys: väärä tunnusluku lukitsee kortin",
+		FinalTry:  "Tämä on viimeinen yritys: väärä tunnusluku lukitsee kortin.",
 		PinPad:    "Paina OK ja anna tunnusluku kortinlukijalla.",
 		NoLogin:   "Tämän kortin varmenteilla ei voi kirjautua.",
 		ChangePIN: "Vaihda tunnusluku", UnblockPIN: "Avaa lukittu tunnusluku",
 		OldPIN: "Vanha tunnusluku", PUK: "PUK-tunnusluku", NewPIN: "Uusi tunnusluku", NewPINAgain: "Uusi tunnusluku uudelleen",
-		FinalPUK:   "Tiedän, että tämä voi olla viimeinen yritys: väärä PUK-tunnusluku tekee kortista käyttökelvottoman",
+		FinalPUK:   "Tämä voi olla viimeinen yritys: väärä PUK-tunnusluku tekee kortista käyttökelvottoman.",
 		PinPadNew:  "Paina OK ja anna tunnusluvut kortinlukijalla: vanha tunnusluku tai PUK-tunnusluku ja kahdesti uusi tunnusluku.",
 		askNewPIN:  "Valitse kirjautumiseen uusi tunnusluku (perustunnusluku, PIN1). Kortti: %s. Allekirjoitustunnusluku ei muutu.",
 		askPUK:     "Anna kortin PUK-tunnusluku ja valitse kirjautumiseen uusi tunnusluku (perustunnusluku, PIN1). Kortti: %s.",
@@ -243,15 +244,15 @@ func finnish() Texts {
 
 func swedish() Texts {
 	return Texts{
-		pages: swedishPages(), until: "Svara före kl. %s.",
+		pages: swedishPages(), until: "Svara före kl. %s.", know: "Jag vet, försök ändå",
 		Unlock: "Lås upp", Lock: "Lås", Quit: "Avsluta", OK: "OK", Cancel: "Avbryt",
 		Allow: "Tillåt", Deny: "Neka", Remember: "Kom ihåg detta",
-		FinalTry:  "Jag vet att detta är sista försöket: fel PIN-kod låser kortet",
+		FinalTry:  "Detta är sista försöket: fel PIN-kod låser kortet.",
 		PinPad:    "Tryck på OK och ange PIN-koden på kortläsaren.",
 		NoLogin:   "Inget certifikat på kortet kan användas för inloggning.",
 		ChangePIN: "Byt PIN-kod", UnblockPIN: "Lås upp PIN-koden",
 		OldPIN: "Gammal PIN-kod", PUK: "PUK-kod", NewPIN: "Ny PIN-kod", NewPINAgain: "Ny PIN-kod igen",
-		FinalPUK:   "Jag vet att detta kan vara sista försöket: fel PUK-kod gör kortet oanvändbart",
+		FinalPUK:   "Detta kan vara sista försöket: fel PUK-kod gör kortet oanvändbart.",
 		PinPadNew:  "Tryck på OK och ange koderna på kortläsaren: den gamla PIN-koden eller PUK-koden, och den nya PIN-koden två gånger.",
 		askNewPIN:  "Välj en ny PIN-kod för inloggning (PIN1). Kort: %s. PIN-koden för underskrift ändras inte.",
 		askPUK:     "Ange kortets PUK-kod och välj en ny PIN-kod för inloggning (PIN1). Kort: %s.",
